@@ -1,0 +1,2 @@
+//! What worker code links.
+#![forbid(unsafe_code)]

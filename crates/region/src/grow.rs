@@ -1,0 +1,345 @@
+//! Growing and shrinking a shard's index by one bucket at a time, while readers go on.
+//!
+//! Both move slots between two buckets: first copies, then the root store that commits, then the originals
+//! are cleared. A writer killed in between leaves slots in a bucket their hash does not belong to, which lookups
+//! pass over and repair removes.
+
+use crate::entry::EntryRef;
+use crate::error::{Damaged, WriteError};
+use crate::index::{directory_word, names_entry, Bucket};
+use crate::layout::{
+    bucket_of, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS,
+};
+use crate::pool::Kind;
+use crate::shard::Locked;
+use crate::sync::{fence, AtomicU64, Ordering};
+
+/// Entries per bucket above which a shard gets another one. At 4 of 7 slots few buckets overflow.
+const CROWDED: u64 = 4;
+/// Most slots of a chain that a split or merge moves; a longer chain is left as it is.
+const MOVED_MAX: usize = 64;
+
+impl<'r> Locked<'r> {
+    /// A free slot in the chain, which grows by an overflow bucket if there is none.
+    #[inline(always)]
+    pub(crate) fn free_slot(&self, bucket: Bucket<'r>) -> Result<&'r AtomicU64, WriteError> {
+        match bucket
+            .slots()
+            .find(|slot| slot.load(Ordering::Relaxed) == 0)
+        {
+            Some(slot) => Ok(slot),
+            None => self.free_slot_in_chain(bucket),
+        }
+    }
+
+    #[cold]
+    fn free_slot_in_chain(&self, first: Bucket<'r>) -> Result<&'r AtomicU64, WriteError> {
+        let mut last = first;
+        for bucket in first.chain(self.region) {
+            last = bucket?;
+            if let Some(slot) = last.slots().find(|slot| slot.load(Ordering::Relaxed) == 0) {
+                return Ok(slot);
+            }
+        }
+        let word = last.last_slot();
+        let overflow = self.new_bucket(&[word.load(Ordering::Relaxed)])?;
+        // The entry that was here is in the new bucket already. Release: who follows the link finds it.
+        word.store(slot::LINK | overflow.offset, Ordering::Release);
+        first.raise_version();
+        overflow.slots().nth(1).ok_or(
+            Damaged {
+                what: "a bucket without slots",
+                offset: overflow.offset,
+            }
+            .into(),
+        )
+    }
+
+    /// Splits one bucket if the shard has too many entries for its buckets. Without room for that, chains grow.
+    #[inline(always)]
+    pub(crate) fn grow_if_crowded(&self) {
+        let buckets = self.root().buckets();
+        if self.get(shard::ENTRIES) > buckets * CROWDED
+            && buckets < self.region.geometry.buckets_max()
+        {
+            // Damage or a full region: the write that led here is done, and the next one tries again.
+            let _ = self.split();
+        }
+    }
+
+    /// Merges one bucket into its buddy if the shard has fewer entries than buckets.
+    #[inline(always)]
+    pub(crate) fn shrink_if_sparse(&self) {
+        let buckets = self.root().buckets();
+        if buckets > INLINE_BUCKETS && self.get(shard::ENTRIES) < buckets {
+            let _ = self.merge();
+        }
+    }
+
+    #[cold]
+    fn split(&self) -> Result<(), WriteError> {
+        let root = self.root();
+        let new = root.buckets();
+        let old = Bucket::of_shard(self.region, self.index, new - (1 << new.ilog2()))?;
+        self.ensure_chunk(new)?;
+        let mut moved = Slots::default();
+        let mut stay = 0;
+        for place in self.occupied(old)?.iter() {
+            let word = place.load(Ordering::Relaxed);
+            if bucket_of(self.hash_of(word)?, new + 1) == new {
+                moved.push(place)?;
+            } else {
+                stay += 1;
+            }
+        }
+        self.fill_bucket(Bucket::of_shard(self.region, self.index, new)?, &moved)?;
+        // The commit. Release: who sees the new root sees what is in the new bucket.
+        self.words
+            .at(shard::ROOT)
+            .store(root.next(new + 1), Ordering::Release);
+        // Release: who misses one of them here sees the new root and looks again.
+        moved
+            .iter()
+            .for_each(|place| place.store(0, Ordering::Release));
+        old.raise_version();
+        self.compact(old, stay)?;
+        Ok(())
+    }
+
+    #[cold]
+    fn merge(&self) -> Result<(), WriteError> {
+        let root = self.root();
+        let last = root.buckets() - 1;
+        let from = Bucket::of_shard(self.region, self.index, last)?;
+        let into = Bucket::of_shard(self.region, self.index, last - (1 << last.ilog2()))?;
+        let mut copies = Slots::default();
+        for place in self.occupied(from)?.iter() {
+            match self.free_slot(into) {
+                Ok(copy) => {
+                    copy.store(place.load(Ordering::Relaxed), Ordering::Release);
+                    copies.push(copy)?;
+                }
+                Err(error) => {
+                    // Nothing looks for these keys here yet.
+                    copies
+                        .iter()
+                        .for_each(|copy| copy.store(0, Ordering::Relaxed));
+                    return Err(error);
+                }
+            }
+        }
+        // The commit. Release: who sees the new root sees the copies.
+        self.words
+            .at(shard::ROOT)
+            .store(root.next(last), Ordering::Release);
+        into.raise_version();
+        self.free_overflow(from)?;
+        self.drop_chunks_beyond(last);
+        Ok(())
+    }
+
+    /// Frees the overflow buckets at the end of a chain that hold nothing.
+    pub(crate) fn drop_empty_overflow(&self, first: Bucket<'r>) -> Result<(), Damaged> {
+        if first.last_slot().load(Ordering::Relaxed) & slot::LINK == 0 {
+            return Ok(());
+        }
+        let occupied = self.occupied(first)?.len();
+        self.compact(first, occupied)
+    }
+
+    /// Moves the slots of a chain forward until its overflow buckets are as few as `occupied` slots need.
+    fn compact(&self, first: Bucket<'r>, occupied: usize) -> Result<(), Damaged> {
+        // What a chain of so many buckets holds besides its links.
+        let needed = 1 + occupied
+            .saturating_sub(BUCKET_SLOTS)
+            .div_ceil(BUCKET_SLOTS - 1);
+        let mut chain = [first; crate::limits::CHAIN_MAX];
+        let mut len = 0;
+        for bucket in first.chain(self.region) {
+            chain[len] = bucket?;
+            len += 1;
+        }
+        while len > needed {
+            let (last, parent) = (chain[len - 1], chain[len - 2]);
+            for from in last
+                .slots()
+                .filter(|slot| slot.load(Ordering::Relaxed) != 0)
+            {
+                let free = chain[..len - 1]
+                    .iter()
+                    .flat_map(Bucket::slots)
+                    .find(|slot| slot.load(Ordering::Relaxed) == 0);
+                // The parent's link is about to become a free slot itself: the last one may go there.
+                let Some(free) = free else { break };
+                free.store(from.load(Ordering::Relaxed), Ordering::Release);
+                // Before the original goes: who misses it there has seen a lower version.
+                first.raise_version();
+                from.store(0, Ordering::Release);
+            }
+            let mut left = last
+                .slots()
+                .map(|slot| slot.load(Ordering::Relaxed))
+                .filter(|word| *word != 0);
+            let (link, more) = (left.next().unwrap_or(0), left.next());
+            if more.is_some() {
+                return Ok(());
+            }
+            parent.last_slot().store(link, Ordering::Release);
+            first.raise_version();
+            self.free_block(last.offset)?;
+            len -= 1;
+        }
+        Ok(())
+    }
+
+    /// The slots of a chain that name entries.
+    fn occupied(&self, first: Bucket<'r>) -> Result<Slots<'r>, Damaged> {
+        let mut slots = Slots::default();
+        for bucket in first.chain(self.region) {
+            for place in bucket?.slots() {
+                let word = place.load(Ordering::Relaxed);
+                if names_entry(word) {
+                    self.region.memory.prefetch(word & slot::OFFSET_MASK);
+                    slots.push(place)?;
+                }
+            }
+        }
+        Ok(slots)
+    }
+
+    fn hash_of(&self, word: u64) -> Result<u64, Damaged> {
+        Ok(EntryRef::at(self.region, word & slot::OFFSET_MASK)?.hash())
+    }
+
+    /// Makes a bucket that no reader looks at yet hold these slots.
+    fn fill_bucket(&self, bucket: Bucket<'r>, slots: &Slots<'r>) -> Result<(), WriteError> {
+        let words: Vec<u64> = slots
+            .iter()
+            .map(|slot| slot.load(Ordering::Relaxed))
+            .collect();
+        let direct = if words.len() <= BUCKET_SLOTS {
+            words.len()
+        } else {
+            BUCKET_SLOTS - 1
+        };
+        let link = match words.get(direct..) {
+            Some(rest) if !rest.is_empty() => slot::LINK | self.new_chain(rest)?,
+            _ => 0,
+        };
+        // The page may have been read as something else until a moment ago.
+        fence(Ordering::Release);
+        for (index, place) in bucket.slots().enumerate() {
+            place.store(
+                words[..direct].get(index).copied().unwrap_or(0),
+                Ordering::Relaxed,
+            );
+        }
+        if link != 0 {
+            bucket.last_slot().store(link, Ordering::Relaxed);
+        }
+        bucket.raise_version();
+        Ok(())
+    }
+
+    /// Overflow buckets for these slots; returns the offset of the first.
+    fn new_chain(&self, words: &[u64]) -> Result<u64, WriteError> {
+        let direct = if words.len() <= BUCKET_SLOTS {
+            words.len()
+        } else {
+            BUCKET_SLOTS - 1
+        };
+        let bucket = self.new_bucket(&words[..direct])?;
+        if direct < words.len() {
+            match self.new_chain(&words[direct..]) {
+                Ok(next) => bucket
+                    .last_slot()
+                    .store(slot::LINK | next, Ordering::Relaxed),
+                Err(error) => {
+                    self.free_block(bucket.offset)?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(bucket.offset)
+    }
+
+    fn new_bucket(&self, words: &[u64]) -> Result<Bucket<'r>, WriteError> {
+        let bucket = Bucket::at(self.region, self.alloc_block(BUCKET_CLASS)?)?;
+        // As in `build_entry`.
+        fence(Ordering::Release);
+        bucket.raise_version();
+        for (index, place) in bucket.slots().enumerate() {
+            place.store(words.get(index).copied().unwrap_or(0), Ordering::Relaxed);
+        }
+        Ok(bucket)
+    }
+
+    /// Frees the overflow buckets of a bucket that the root no longer covers.
+    fn free_overflow(&self, first: Bucket<'r>) -> Result<(), Damaged> {
+        let mut overflow = first.next(self.region)?;
+        for _ in 0..crate::limits::CHAIN_MAX {
+            let Some(bucket) = overflow else { break };
+            overflow = bucket.next(self.region)?;
+            self.free_block(bucket.offset)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the page of bucket number `bucket` is there.
+    fn ensure_chunk(&self, bucket: u64) -> Result<(), WriteError> {
+        let word = directory_word(self.region, self.index, bucket / PAGE_BUCKETS);
+        if word.load(Ordering::Relaxed) == 0 {
+            let page = self.claim_page(Kind::Index, 0)?;
+            word.store(page + 1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Gives back the index pages that `buckets` buckets do not need.
+    pub(crate) fn drop_chunks_beyond(&self, buckets: u64) {
+        let chunks = Geometry::chunks_for(buckets);
+        for chunk in (chunks..self.region.geometry.directory_words).take(1) {
+            let word = directory_word(self.region, self.index, chunk);
+            if let Some(page) = word.load(Ordering::Relaxed).checked_sub(1) {
+                word.store(0, Ordering::Release);
+                self.release_page(page);
+            }
+        }
+    }
+}
+
+/// A few slots, without asking the allocator while a lock is held.
+struct Slots<'r> {
+    places: [Option<&'r AtomicU64>; MOVED_MAX],
+    len: usize,
+}
+
+impl Default for Slots<'_> {
+    fn default() -> Self {
+        Self {
+            places: [None; MOVED_MAX],
+            len: 0,
+        }
+    }
+}
+
+impl<'r> Slots<'r> {
+    fn push(&mut self, place: &'r AtomicU64) -> Result<(), Damaged> {
+        let free = self.places.get_mut(self.len);
+        let free = free.ok_or(Damaged {
+            what: "a chain of more slots than can be",
+            offset: 0,
+        })?;
+        *free = Some(place);
+        self.len += 1;
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &'r AtomicU64> + '_ {
+        self.places[..self.len].iter().flatten().copied()
+    }
+}

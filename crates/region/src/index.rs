@@ -1,0 +1,216 @@
+//! The index of a shard: linear hashing (Litwin 1980) over buckets of one cache line, overflow buckets chained
+//! from the last slot.
+//!
+//! # What a lookup can rely on
+//! - Insert, replace and delete are one slot store.
+//! - The version in the first bucket of a chain is raised after a slot was stored and before the block it named is
+//!   reused, and before the old copy of a slot that moved within the chain is cleared.
+//! - The root is stored before a slot that moved to another bucket is cleared in the old one.
+//!
+//! So a lookup whose version and root are the same before and after saw the chain as it was at one moment.
+
+use crate::entry::EntryRef;
+use crate::error::Damaged;
+use crate::layout::{
+    bucket_of, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS, WORD,
+};
+use crate::limits::CHAIN_MAX;
+use crate::memory::Words;
+use crate::region::Inner;
+use crate::shard::Root;
+use crate::sync::{fence, AtomicU64, Ordering};
+
+/// Words of a bucket: the version and the slots.
+const BUCKET_WORDS: u64 = BUCKET_SLOTS as u64 + 1;
+/// Word of the slot that may hold a link.
+const LAST: u64 = BUCKET_SLOTS as u64;
+
+/// A bucket: one cache line.
+#[derive(Clone, Copy)]
+pub(crate) struct Bucket<'r> {
+    pub(crate) offset: u64,
+    words: Words<'r>,
+}
+
+/// The slot that names a key's entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'r> {
+    pub(crate) slot: &'r AtomicU64,
+    pub(crate) word: u64,
+    pub(crate) entry: EntryRef<'r>,
+}
+
+impl<'r> Bucket<'r> {
+    /// Bucket number `bucket` of a shard.
+    #[inline(always)]
+    pub(crate) fn of_shard(region: &'r Inner, shard: u64, bucket: u64) -> Result<Self, Damaged> {
+        let geometry = &region.geometry;
+        if bucket < INLINE_BUCKETS {
+            let offset = geometry.buckets_offset + (shard * INLINE_BUCKETS + bucket) * BUCKET_LEN;
+            return Ok(Self {
+                offset,
+                words: region.memory.trusted_words(offset, BUCKET_WORDS),
+            });
+        }
+        let damaged = |what| Damaged {
+            what,
+            offset: geometry.shard_offset(shard),
+        };
+        let chunk = bucket / PAGE_BUCKETS;
+        if chunk >= geometry.directory_words {
+            return Err(damaged("more buckets than the directory has room for"));
+        }
+        let page = directory_word(region, shard, chunk).load(Ordering::Relaxed);
+        match page.checked_sub(1) {
+            Some(page) if page < geometry.page_count => {
+                let offset = geometry.page_offset(page) + bucket % PAGE_BUCKETS * BUCKET_LEN;
+                Ok(Self {
+                    offset,
+                    words: region.memory.trusted_words(offset, BUCKET_WORDS),
+                })
+            }
+            _ => Err(damaged("a directory entry that names no page")),
+        }
+    }
+
+    /// The bucket a hash belongs to.
+    #[inline(always)]
+    pub(crate) fn of_hash(
+        region: &'r Inner,
+        shard: u64,
+        root: Root,
+        hash: u64,
+    ) -> Result<Self, Damaged> {
+        Self::of_shard(region, shard, bucket_of(hash, root.buckets()))
+    }
+
+    /// An overflow bucket.
+    pub(crate) fn at(region: &'r Inner, offset: u64) -> Result<Self, Damaged> {
+        let inside = region.geometry.page_of(offset).is_some() && offset.is_multiple_of(BUCKET_LEN);
+        let words = region.memory.words(offset, BUCKET_WORDS).filter(|_| inside);
+        let words = words.ok_or(Damaged {
+            what: "a link to no bucket",
+            offset,
+        })?;
+        Ok(Self { offset, words })
+    }
+
+    #[inline(always)]
+    pub(crate) fn version(&self) -> u64 {
+        self.words.at(0).load(Ordering::Relaxed)
+    }
+
+    /// Tells readers of this chain to start over. Release: who reads the new version also sees the slots stored
+    /// before it.
+    #[inline(always)]
+    pub(crate) fn raise_version(&self) {
+        self.words
+            .at(0)
+            .store(self.version().wrapping_add(1), Ordering::Release);
+    }
+
+    #[inline(always)]
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &'r AtomicU64> + use<'r> {
+        let words = self.words;
+        (1..=LAST).map(move |index| words.at(index))
+    }
+
+    /// The slot that may hold a link.
+    pub(crate) fn last_slot(&self) -> &'r AtomicU64 {
+        self.words.at(LAST)
+    }
+
+    /// The bucket this one overflows into.
+    #[inline(always)]
+    pub(crate) fn next(&self, region: &'r Inner) -> Result<Option<Self>, Damaged> {
+        let word = self.last_slot().load(Ordering::Relaxed);
+        if word & slot::LINK == 0 {
+            return Ok(None);
+        }
+        Self::at(region, word & slot::OFFSET_MASK).map(Some)
+    }
+
+    /// This bucket and those it overflows into.
+    pub(crate) fn chain(
+        self,
+        region: &'r Inner,
+    ) -> impl Iterator<Item = Result<Self, Damaged>> + use<'r> {
+        let mut next = Ok(Some(self));
+        let mut left = CHAIN_MAX - 1;
+        std::iter::from_fn(move || {
+            let bucket = match std::mem::replace(&mut next, Ok(None)) {
+                Ok(Some(bucket)) => bucket,
+                Ok(None) => return None,
+                Err(damaged) => return Some(Err(damaged)),
+            };
+            next = match left.checked_sub(1) {
+                Some(fewer) => {
+                    left = fewer;
+                    bucket.next(region)
+                }
+                None => Err(Damaged {
+                    what: "a chain of buckets without end",
+                    offset: bucket.offset,
+                }),
+            };
+            Some(Ok(bucket))
+        })
+    }
+
+    /// Looks for a key in this chain.
+    #[inline(always)]
+    pub(crate) fn find(
+        self,
+        region: &'r Inner,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Found<'r>>, Damaged> {
+        let tag = tag_of(hash);
+        let mut bucket = self;
+        for _ in 0..CHAIN_MAX {
+            for slot in bucket.slots() {
+                let word = slot.load(Ordering::Relaxed);
+                if word >> slot::TAG_SHIFT != tag || word & slot::LINK != 0 || word == 0 {
+                    continue;
+                }
+                // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
+                fence(Ordering::Acquire);
+                let offset = word & slot::OFFSET_MASK;
+                region.memory.prefetch(offset + BUCKET_LEN);
+                let entry = EntryRef::at(region, offset)?;
+                if entry.hash() == hash && entry.key_is(key) {
+                    return Ok(Some(Found { slot, word, entry }));
+                }
+            }
+            match bucket.next(region)? {
+                Some(next) => bucket = next,
+                None => return Ok(None),
+            }
+        }
+        Err(Damaged {
+            what: "a chain of buckets without end",
+            offset: self.offset,
+        })
+    }
+}
+
+/// The directory's word for an index page of a shard: page index + 1, or 0.
+#[inline(always)]
+pub(crate) fn directory_word(region: &Inner, shard: u64, chunk: u64) -> &AtomicU64 {
+    let words = region.geometry.directory_words;
+    region
+        .memory
+        .word(region.geometry.directory_offset + (shard * words + chunk) * WORD)
+}
+
+/// Whether a slot names an entry.
+#[inline(always)]
+pub(crate) fn names_entry(word: u64) -> bool {
+    word != 0 && word & slot::LINK == 0
+}
+
+/// The slot word for an entry.
+#[inline(always)]
+pub(crate) fn slot_word(hash: u64, offset: u64) -> u64 {
+    tag_of(hash) << slot::TAG_SHIFT | offset
+}

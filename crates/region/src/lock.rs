@@ -1,0 +1,137 @@
+//! The lock of a shard: one word that names its holder, taken over only on proof of the holder's death.
+//!
+//! 0 is free. A writer swaps its [`OwnerId`] in; who fails spins for a moment, then sleeps on the word for bounded
+//! times and each time tests whether the holder still lives. The sleep is bounded for two more reasons: a holder
+//! may be killed between its unlocking store and the wake, and unlocking has no full fence between that
+//! store and its look at `WAITERS`, so a wake can be missed.
+//!
+//! There is no fairness: a writer holds the lock for tens of nanoseconds.
+
+use crate::error::WriteError;
+use crate::futex;
+use crate::layout::{shard, WORD};
+use crate::limits::{LOCK_SPINS, LOCK_WAIT_MAX, LOCK_WAIT_MIN};
+use crate::memory::Words;
+use crate::region::Inner;
+use crate::session::{self, OwnerId};
+use crate::sync::{spin_loop, Ordering};
+use std::time::Instant;
+
+/// The lock of a shard, held. Dropping it unlocks.
+pub(crate) struct Guard<'r> {
+    region: &'r Inner,
+    offset: u64,
+    words: Words<'r>,
+}
+
+/// How the lock was got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acquired {
+    /// From a holder that released it: the shard is whole.
+    Free,
+    /// From a dead holder: the shard needs a repair before anything else.
+    TakenOver,
+}
+
+/// Locks a shard for `owner`.
+#[inline(always)]
+pub(crate) fn acquire<'r>(
+    region: &'r Inner,
+    shard_index: u64,
+    words: Words<'r>,
+    owner: OwnerId,
+) -> Result<(Guard<'r>, Acquired), WriteError> {
+    let offset = region.geometry.shard_offset(shard_index);
+    let guard = Guard {
+        region,
+        offset,
+        words,
+    };
+    // Acquire pairs with the Release store of the last holder's `drop`.
+    let free =
+        words
+            .at(shard::LOCK)
+            .compare_exchange(0, owner.0, Ordering::Acquire, Ordering::Relaxed);
+    match free {
+        Ok(_) => Ok((guard, Acquired::Free)),
+        Err(_) => match acquire_contended(region, offset, words, owner) {
+            Ok(acquired) => Ok((guard, acquired)),
+            Err(error) => {
+                // Not held, so there is nothing to unlock.
+                std::mem::forget(guard);
+                Err(error)
+            }
+        },
+    }
+}
+
+#[cold]
+fn acquire_contended(
+    region: &Inner,
+    offset: u64,
+    words: Words<'_>,
+    owner: OwnerId,
+) -> Result<Acquired, WriteError> {
+    let lock = words.at(shard::LOCK);
+    let take = |from: u64| {
+        lock.compare_exchange(from, owner.0, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    };
+    for _ in 0..LOCK_SPINS {
+        if lock.load(Ordering::Relaxed) == 0 && take(0) {
+            return Ok(Acquired::Free);
+        }
+        spin_loop();
+    }
+    let started = Instant::now();
+    let mut sleep = LOCK_WAIT_MIN;
+    loop {
+        let holder = lock.load(Ordering::Relaxed);
+        if holder == 0 {
+            if take(0) {
+                // Others may still sleep, and the holder that woke us cleared the mark.
+                words.at(shard::WAITERS).store(1, Ordering::Relaxed);
+                return Ok(Acquired::Free);
+            }
+            continue;
+        }
+        if !session::is_alive(region, OwnerId(holder)) {
+            // The kernel dropped the holder's liveness lock, or gave its session to another process: all its
+            // stores were made before. Exactly one waiter wins the swap.
+            if take(holder) {
+                words.at(shard::WAITERS).store(1, Ordering::Relaxed);
+                return Ok(Acquired::TakenOver);
+            }
+            continue;
+        }
+        let waited = started.elapsed();
+        if waited > region.lock_timeout {
+            return Err(WriteError::Stalled {
+                pid: session::pid_of(region, OwnerId(holder)),
+                waited,
+            });
+        }
+        // SeqCst orders the mark before the kernel's look at the lock word.
+        words.at(shard::WAITERS).store(1, Ordering::SeqCst);
+        futex::wait(&region.memory, offset + shard::LOCK * WORD, holder, sleep);
+        sleep = (sleep * 2).min(LOCK_WAIT_MAX);
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let lock = self.words.at(shard::LOCK);
+        if std::thread::panicking() {
+            // Whatever was half done is for the next writer to repair.
+            lock.store(OwnerId::ABANDONED.0, Ordering::Release);
+            return;
+        }
+        // Release pairs with the Acquire of the next holder's `acquire`.
+        lock.store(0, Ordering::Release);
+        if self.words.at(shard::WAITERS).load(Ordering::Relaxed) != 0 {
+            self.words.at(shard::WAITERS).store(0, Ordering::Relaxed);
+            futex::wake(&self.region.memory, self.offset + shard::LOCK * WORD, 1);
+        }
+    }
+}

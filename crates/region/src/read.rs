@@ -1,0 +1,269 @@
+//! Reading: no lock, no system call, no store to a shared word.
+//!
+//! A lookup notes the shard's root and the bucket's version, finds the entry, copies what it wants, and looks at
+//! root and version again: unchanged means that the entry was there, whole, all the time. If something changed, the
+//! key is looked up anew; where that leads to the same entry with the same revision, the copy still stands (an
+//! entry's bytes never change), so a long copy is not begun again because of writes to other keys.
+
+use crate::entry::EntryRef;
+use crate::error::{Damaged, ReadError};
+use crate::index::{Bucket, Found};
+use crate::layout::{entry, slot, KEY_LEN_MAX};
+use crate::limits::READ_ATTEMPTS;
+use crate::memory::Words;
+use crate::region::{Inner, Region};
+use crate::shard::{shard_words, Root};
+use crate::sync::{fence, spin_loop, Ordering};
+
+/// A value with what is known about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The value; a counter's is its `i64`, little-endian.
+    pub value: Vec<u8>,
+    /// What compare-and-set compares: every write of the key gives it another revision.
+    pub revision: u64,
+    /// Milliseconds until it expires, if it does.
+    pub ttl_ms: Option<u64>,
+    /// Whether [`Region::incr`] made it.
+    pub is_counter: bool,
+    /// Whether it goes with the session that wrote it.
+    pub is_ephemeral: bool,
+}
+
+impl Region {
+    /// The value of a key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut value = Vec::new();
+        Ok(self.get_into(key, &mut value)?.then_some(value))
+    }
+
+    /// Puts the value of a key into `value`, whose former contents go and whose memory is used again. `false`, and
+    /// an empty `value`, if there is none.
+    #[inline]
+    pub fn get_into(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, ReadError> {
+        let inner = &*self.inner;
+        let hash = inner.hash(checked_key(key)?);
+        let found = read(inner, hash, key, |entry| {
+            value.clear();
+            entry.copy_value(value).map(|_| ())
+        })?;
+        if found.is_none() {
+            value.clear();
+        }
+        Ok(found.is_some())
+    }
+
+    /// The value of a key with its revision and time to live.
+    pub fn entry(&self, key: &[u8]) -> Result<Option<Entry>, ReadError> {
+        let inner = &*self.inner;
+        let hash = inner.hash(checked_key(key)?);
+        read(inner, hash, key, |entry| copy_entry(inner, entry))
+    }
+
+    /// Whether a key is there.
+    pub fn exists(&self, key: &[u8]) -> Result<bool, ReadError> {
+        let inner = &*self.inner;
+        let hash = inner.hash(checked_key(key)?);
+        Ok(read(inner, hash, key, |_| Ok(()))?.is_some())
+    }
+
+    /// The time to live of a key in milliseconds: `None` without the key, `Some(None)` if it never expires.
+    pub fn ttl(&self, key: &[u8]) -> Result<Option<Option<u64>>, ReadError> {
+        let inner = &*self.inner;
+        let hash = inner.hash(checked_key(key)?);
+        read(inner, hash, key, |entry| Ok(ttl_of(inner, entry)))
+    }
+
+    /// The values of several keys, in their order. Many keys that are not in the processor's caches are read much
+    /// faster together than one by one, because the memory is asked for all of them at once.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
+        let inner = &*self.inner;
+        let mut values = Vec::with_capacity(keys.len());
+        for batch in keys.chunks(PREFETCH) {
+            let mut hashes = [0; PREFETCH];
+            for (hash, key) in hashes.iter_mut().zip(batch) {
+                *hash = inner.hash(checked_key(key.as_ref())?);
+            }
+            prefetch(inner, &hashes[..batch.len()]);
+            for (hash, key) in hashes.into_iter().zip(batch) {
+                let mut value = Vec::new();
+                let found = read(inner, hash, key.as_ref(), |entry| {
+                    value.clear();
+                    entry.copy_value(&mut value).map(|_| ())
+                })?;
+                values.push(found.map(|()| value));
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Bytes from which on a copy is worth keeping when only other keys changed meanwhile.
+const LONG: u64 = 4096;
+/// Keys whose memory is asked for at once.
+const PREFETCH: usize = 16;
+
+pub(crate) fn checked_key(key: &[u8]) -> Result<&[u8], ReadError> {
+    if (1..=KEY_LEN_MAX).contains(&key.len()) {
+        Ok(key)
+    } else {
+        Err(ReadError::KeyLen { len: key.len() })
+    }
+}
+
+/// Calls `take` on the key's entry until it saw the entry whole.
+#[inline(always)]
+pub(crate) fn read<T>(
+    inner: &Inner,
+    hash: u64,
+    key: &[u8],
+    mut take: impl FnMut(&EntryRef<'_>) -> Result<T, Damaged>,
+) -> Result<Option<T>, ReadError> {
+    let shard = inner.geometry.shard_of(hash);
+    let words = shard_words(inner, shard);
+    let mut taken: Option<((u64, u64), T)> = None;
+    for attempt in 0..READ_ATTEMPTS {
+        let view = View::new(inner, shard, words, hash);
+        let found = view.bucket.and_then(|bucket| bucket.find(inner, hash, key));
+        let found = match found {
+            Ok(Some(found)) if !found.entry.is_expired() => found,
+            absent => {
+                if view.is_unchanged() {
+                    absent?;
+                    return Ok(None);
+                }
+                wait(attempt);
+                continue;
+            }
+        };
+        let identity = (found.entry.offset, found.entry.revision());
+        if let Some((copied, value)) = taken.take() {
+            if copied == identity && view.is_unchanged() {
+                return Ok(Some(value));
+            }
+        }
+        let is_long = found.entry.meta.value_len > LONG;
+        if is_long && !view.is_unchanged() {
+            wait(attempt);
+            continue;
+        }
+        let result = take(&found.entry);
+        if view.is_unchanged() {
+            mark_visited(inner, &found);
+            return Ok(Some(result?));
+        }
+        // That the view held after the revision was read proves which entry the copy began with.
+        taken = result
+            .ok()
+            .filter(|_| is_long)
+            .map(|value| (identity, value));
+        wait(attempt);
+    }
+    Err(ReadError::Contended)
+}
+
+/// What a lookup started from.
+struct View<'r> {
+    words: Words<'r>,
+    root: Root,
+    bucket: Result<Bucket<'r>, Damaged>,
+    version: u64,
+}
+
+impl<'r> View<'r> {
+    #[inline(always)]
+    fn new(inner: &'r Inner, shard: u64, words: Words<'r>, hash: u64) -> Self {
+        let root = Root::load(words);
+        // Pairs with the Release store of the root: who sees new buckets sees what is in them.
+        fence(Ordering::Acquire);
+        let bucket = Bucket::of_hash(inner, shard, root, hash);
+        let version = bucket.map_or(0, |bucket| bucket.version());
+        // Pairs with the Release of `raise_version`: who sees the version sees the slots stored before it.
+        fence(Ordering::Acquire);
+        Self {
+            words,
+            root,
+            bucket,
+            version,
+        }
+    }
+
+    /// Whether all that was read since [`View::new`] belonged together.
+    #[inline(always)]
+    fn is_unchanged(&self) -> bool {
+        // Pairs with the fence before a block is filled again, and with the Release store of a free block's link:
+        // who read any of that sees the version raised before it.
+        fence(Ordering::Acquire);
+        let same_version = self
+            .bucket
+            .map_or(true, |bucket| bucket.version() == self.version);
+        same_version && Root::load(self.words) == self.root
+    }
+}
+
+/// Tells the eviction hand that the entry is in use: the only store a read ever makes, only in regions that
+/// evict, and only when the mark is not set yet.
+#[inline(always)]
+fn mark_visited(inner: &Inner, found: &Found<'_>) {
+    if inner.geometry.evicts() && found.word & slot::VISITED == 0 && inner.is_writable() {
+        let visited = found.word | slot::VISITED;
+        // Fails if the slot changed, so a writer's store is never undone.
+        let _ =
+            found
+                .slot
+                .compare_exchange(found.word, visited, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Now and then lets others run: the writer this read waits for may need this processor.
+#[cold]
+fn wait(attempt: u32) {
+    if attempt % 64 == 63 {
+        std::thread::yield_now();
+    }
+    spin_loop();
+}
+
+pub(crate) fn copy_entry(inner: &Inner, entry: &EntryRef<'_>) -> Result<Entry, Damaged> {
+    let mut value = Vec::new();
+    let revision = entry.copy_value(&mut value)?;
+    Ok(Entry {
+        value,
+        revision,
+        ttl_ms: ttl_of(inner, entry),
+        is_counter: entry.meta.has(entry::COUNTER),
+        is_ephemeral: entry.meta.has(entry::EPHEMERAL),
+    })
+}
+
+fn ttl_of(inner: &Inner, entry: &EntryRef<'_>) -> Option<u64> {
+    match entry.expires_at() {
+        0 => None,
+        at => Some(at.saturating_sub(inner.clock.now_ms())),
+    }
+}
+
+/// Asks the memory for the buckets of all hashes, then for the entries they name.
+fn prefetch(inner: &Inner, hashes: &[u64]) {
+    let mut buckets = [None; PREFETCH];
+    for (bucket, &hash) in buckets.iter_mut().zip(hashes) {
+        let shard = inner.geometry.shard_of(hash);
+        let root = Root::load(shard_words(inner, shard));
+        *bucket = Bucket::of_hash(inner, shard, root, hash).ok();
+        if let Some(bucket) = bucket {
+            inner.memory.prefetch(bucket.offset);
+        }
+    }
+    for (bucket, &hash) in buckets.iter().zip(hashes) {
+        let tag = crate::layout::tag_of(hash);
+        for slot in bucket.iter().flat_map(Bucket::slots) {
+            let word = slot.load(Ordering::Relaxed);
+            if word >> slot::TAG_SHIFT == tag {
+                let offset = word & slot::OFFSET_MASK;
+                inner.memory.prefetch(offset);
+                inner.memory.prefetch(offset + crate::layout::BUCKET_LEN);
+            }
+        }
+    }
+}

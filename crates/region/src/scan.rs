@@ -1,0 +1,195 @@
+//! Walking all keys, without stopping anybody.
+//!
+//! A cursor is a position in the order of bit-reversed hashes within a shard. In that order every bucket covers one
+//! interval, and splitting or merging buckets only divides or joins intervals. So a scan meets every key that is
+//! there all the time exactly once, however much the index grows or shrinks meanwhile.
+
+use crate::entry::EntryRef;
+use crate::error::{Damaged, ReadError, WriteError};
+use crate::index::{names_entry, Bucket};
+use crate::layout::{bucket_bits, bucket_of, slot};
+use crate::limits::READ_ATTEMPTS;
+use crate::read::{copy_entry, Entry};
+use crate::region::{Inner, Region};
+use crate::shard::{shard_words, Locked, Root};
+use crate::sync::{fence, spin_loop, Ordering};
+
+/// Where a scan stands. It can be kept, sent and used again, in any process that has the region attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Cursor(u64);
+
+/// Bits of a cursor that order the keys of a shard.
+const POSITION_BITS: u32 = 56;
+
+impl Cursor {
+    /// The beginning.
+    pub const START: Self = Self(0);
+
+    /// The cursor as a number, to be kept elsewhere.
+    pub fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The cursor of a number that [`Cursor::to_u64`] gave.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    fn new(shard: u64, position: u64) -> Self {
+        Self(shard << POSITION_BITS | position)
+    }
+
+    fn parts(self) -> (u64, u64) {
+        (self.0 >> POSITION_BITS, self.0 & ((1 << POSITION_BITS) - 1))
+    }
+}
+
+/// What one step of a scan found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScanPage {
+    /// Keys with their entries, in no particular order.
+    pub entries: Vec<(Vec<u8>, Entry)>,
+    /// Where to go on; `None` when all was seen.
+    pub next: Option<Cursor>,
+}
+
+impl Region {
+    /// The entries whose keys begin with `prefix`, from `cursor` on, until at least `limit` were found or all keys
+    /// seen. Keys that are there during the whole scan are met exactly once; keys that come or go meanwhile, at most
+    /// once. All keys are looked at, whatever the prefix.
+    pub fn scan(&self, prefix: &[u8], cursor: Cursor, limit: usize) -> Result<ScanPage, ReadError> {
+        let inner = &*self.inner;
+        let mut entries = Vec::new();
+        let (mut shard, mut position) = cursor.parts();
+        while shard < inner.geometry.shard_count {
+            let (found, next) = scan_bucket(inner, shard, position, prefix)?;
+            entries.extend(found);
+            (shard, position) = match next {
+                Some(position) => (shard, position),
+                None => (shard + 1, 0),
+            };
+            if entries.len() >= limit.max(1) && shard < inner.geometry.shard_count {
+                return Ok(ScanPage {
+                    entries,
+                    next: Some(Cursor::new(shard, position)),
+                });
+            }
+        }
+        Ok(ScanPage {
+            entries,
+            next: None,
+        })
+    }
+
+    /// Removes all entries. Each shard's go bucket by bucket; what others write meanwhile may stay.
+    pub fn clear(&self) -> Result<u64, WriteError> {
+        let inner = &*self.inner;
+        let mut removed = 0;
+        for index in 0..inner.geometry.shard_count {
+            let mut bucket = 0;
+            loop {
+                let locked = Locked::lock(inner, index)?;
+                if bucket >= locked.root().buckets() {
+                    break;
+                }
+                removed += locked.clear_bucket(bucket)?;
+                bucket += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl Locked<'_> {
+    /// Removes all entries of a bucket, and those that come to it from merged ones meanwhile.
+    fn clear_bucket(&self, number: u64) -> Result<u64, Damaged> {
+        let mut removed = 0;
+        while number < self.root().buckets() {
+            let first = Bucket::of_shard(self.region, self.index, number)?;
+            let mut slots = Vec::new();
+            for bucket in first.chain(self.region) {
+                slots.extend(
+                    bucket?
+                        .slots()
+                        .filter(|slot| names_entry(slot.load(Ordering::Relaxed))),
+                );
+            }
+            // The last one, so that nothing has to move up from an overflow bucket.
+            let Some(slot) = slots.pop() else { break };
+            let word = slot.load(Ordering::Relaxed);
+            let entry = EntryRef::at(self.region, word & slot::OFFSET_MASK)?;
+            self.next_revision();
+            let found = crate::index::Found { slot, word, entry };
+            self.remove(first, &found, crate::feed::Change::Delete)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+type Found = (Vec<(Vec<u8>, Entry)>, Option<u64>);
+
+/// The entries of the bucket that covers `position`, from there on, and the position after the bucket; `None` if
+/// it is the shard's last.
+fn scan_bucket(
+    inner: &Inner,
+    shard: u64,
+    position: u64,
+    prefix: &[u8],
+) -> Result<Found, ReadError> {
+    let words = shard_words(inner, shard);
+    for _ in 0..READ_ATTEMPTS {
+        let root = Root::load(words);
+        fence(Ordering::Acquire); // as in `View::new`
+        let number = bucket_of(hash_at(position), root.buckets());
+        let covered = 1 << (POSITION_BITS - bucket_bits(number, root.buckets()));
+        let end = (position & !(covered - 1)) + covered;
+        let first = Bucket::of_shard(inner, shard, number);
+        let version = first.map_or(0, |bucket| bucket.version());
+        fence(Ordering::Acquire); // as in `View::new`
+        let found = first.and_then(|first| copy_bucket(inner, first, position..end, prefix));
+        fence(Ordering::Acquire); // as in `View::is_unchanged`
+        let same_version = first.map_or(true, |bucket| bucket.version() == version);
+        if same_version && Root::load(words) == root {
+            return Ok((found?, (end < 1 << POSITION_BITS).then_some(end)));
+        }
+        spin_loop();
+    }
+    Err(ReadError::Contended)
+}
+
+fn copy_bucket(
+    inner: &Inner,
+    first: Bucket<'_>,
+    positions: std::ops::Range<u64>,
+    prefix: &[u8],
+) -> Result<Vec<(Vec<u8>, Entry)>, Damaged> {
+    let mut entries = Vec::new();
+    for bucket in first.chain(inner) {
+        for slot in bucket?.slots() {
+            let word = slot.load(Ordering::Relaxed);
+            fence(Ordering::Acquire); // as in `Bucket::find`
+            if !names_entry(word) {
+                continue;
+            }
+            let entry = EntryRef::at(inner, word & slot::OFFSET_MASK)?;
+            if !positions.contains(&position_of(entry.hash())) || entry.is_expired() {
+                continue;
+            }
+            let key = entry.key();
+            if key.starts_with(prefix) {
+                entries.push((key, copy_entry(inner, &entry)?));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn position_of(hash: u64) -> u64 {
+    hash.reverse_bits() >> (64 - POSITION_BITS)
+}
+
+fn hash_at(position: u64) -> u64 {
+    (position << (64 - POSITION_BITS)).reverse_bits()
+}

@@ -1,0 +1,101 @@
+//! A locked shard: what every write works on.
+
+use crate::error::WriteError;
+use crate::layout::{shard, INLINE_BUCKETS};
+use crate::lock::{self, Acquired, Guard};
+use crate::memory::Words;
+use crate::region::Inner;
+use crate::session::OwnerId;
+use crate::sync::Ordering;
+
+/// A shard whose lock this thread holds. The methods are spread over the modules that own the subject: `index`,
+/// `alloc`, `pool`, `evict`, `ephemeral`, `sweep`, `repair`, `feed`.
+pub(crate) struct Locked<'r> {
+    pub(crate) region: &'r Inner,
+    pub(crate) index: u64,
+    pub(crate) words: Words<'r>,
+    pub(crate) owner: OwnerId,
+    _guard: Guard<'r>,
+}
+
+impl<'r> Locked<'r> {
+    /// Locks a shard, and repairs it first if its last holder died.
+    #[inline(always)]
+    pub(crate) fn lock(region: &'r Inner, index: u64) -> Result<Self, WriteError> {
+        let owner = region.owner()?;
+        let words = shard_words(region, index);
+        let (guard, acquired) = lock::acquire(region, index, words, owner)?;
+        let locked = Self {
+            region,
+            index,
+            words,
+            owner,
+            _guard: guard,
+        };
+        if acquired == Acquired::TakenOver {
+            locked.repair();
+        }
+        Ok(locked)
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, word: u64) -> u64 {
+        self.words.at(word).load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, word: u64, value: u64) {
+        self.words.at(word).store(value, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(&self, word: u64, more: u64) {
+        self.set(word, self.get(word).wrapping_add(more));
+    }
+
+    #[inline(always)]
+    pub(crate) fn sub(&self, word: u64, less: u64) {
+        self.set(word, self.get(word).wrapping_sub(less));
+    }
+
+    /// The revision of the next write. It is stored before the write commits, so a revision is never used twice.
+    #[inline(always)]
+    pub(crate) fn next_revision(&self) -> u64 {
+        let revision = self.get(shard::REVISION) + 2;
+        self.set(shard::REVISION, revision);
+        revision
+    }
+
+    pub(crate) fn root(&self) -> Root {
+        Root::load(self.words)
+    }
+}
+
+/// The words of a shard, locked or not.
+#[inline(always)]
+pub(crate) fn shard_words(region: &Inner, index: u64) -> Words<'_> {
+    let offset = region.geometry.shard_offset(index);
+    region.memory.trusted_words(offset, shard::WORDS)
+}
+
+/// How many buckets a shard has, and how often that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Root(u64);
+
+impl Root {
+    #[inline(always)]
+    pub(crate) fn load(words: Words<'_>) -> Self {
+        Self(words.at(shard::ROOT).load(Ordering::Relaxed))
+    }
+
+    /// Never fewer than a shard begins with, whatever the word says.
+    #[inline(always)]
+    pub(crate) fn buckets(self) -> u64 {
+        (self.0 & 0xffff_ffff).max(INLINE_BUCKETS)
+    }
+
+    /// The word for another number of buckets.
+    pub(crate) fn next(self, buckets: u64) -> u64 {
+        (self.0 >> 32).wrapping_add(1) << 32 | buckets
+    }
+}

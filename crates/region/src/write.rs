@@ -1,0 +1,657 @@
+//! Writing one key: set, delete, incr, append, expiries, compare-and-set loops.
+//!
+//! Every write locks the key's shard, prepares a new block beside the live one, and commits with one store to
+//! the key's slot. Whatever else it changes (counts, lists, free blocks) is rebuilt by repair if the writer dies.
+
+use crate::entry::{EntryRef, Meta};
+use crate::error::{Damaged, WriteError};
+use crate::index::{slot_word, Bucket, Found};
+use crate::layout::{class_of, entry, shard, slot, KEY_LEN_MAX, PAGE_LEN, PAGE_WORDS, WORD};
+use crate::pool::Kind;
+use crate::region::Region;
+use crate::session::{self, OwnerId};
+use crate::shard::Locked;
+use crate::sync::{fence, Ordering};
+
+/// What a write requires of the key, and what it gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetOptions {
+    ttl_ms: Option<u64>,
+    condition: Condition,
+    ephemeral: bool,
+    keep_expiry: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Condition {
+    #[default]
+    None,
+    Absent,
+    Present,
+    Revision(u64),
+}
+
+impl SetOptions {
+    /// No condition, no expiry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The key expires after so many milliseconds. Without it, a `set` makes a key that never expires.
+    #[must_use]
+    pub fn ttl_ms(mut self, ttl_ms: u64) -> Self {
+        self.ttl_ms = Some(ttl_ms);
+        self
+    }
+
+    /// Only if the key is not there.
+    #[must_use]
+    pub fn if_absent(mut self) -> Self {
+        self.condition = Condition::Absent;
+        self
+    }
+
+    /// Only if the key is there.
+    #[must_use]
+    pub fn if_present(mut self) -> Self {
+        self.condition = Condition::Present;
+        self
+    }
+
+    /// Only if the key is there and nobody wrote it since its [`Entry`](crate::Entry) had this revision.
+    #[must_use]
+    pub fn if_revision(mut self, revision: u64) -> Self {
+        self.condition = Condition::Revision(revision);
+        self
+    }
+
+    /// A key that is there keeps the expiry it has.
+    #[must_use]
+    pub fn keep_expiry(mut self) -> Self {
+        self.keep_expiry = true;
+        self
+    }
+
+    /// The key goes when this handle's session ends, by detaching or by the death of the process.
+    #[must_use]
+    pub fn ephemeral(mut self) -> Self {
+        self.ephemeral = true;
+        self
+    }
+}
+
+/// A value to be stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Value<'v> {
+    Bytes(&'v [u8]),
+    Counter(i64),
+}
+
+/// Everything a new entry is made of.
+pub(crate) struct NewEntry<'e> {
+    pub(crate) hash: u64,
+    pub(crate) key: &'e [u8],
+    pub(crate) value: Value<'e>,
+    pub(crate) expires_at: u64,
+    pub(crate) owner: Option<OwnerId>,
+}
+
+impl Region {
+    /// Stores a value under a key and returns its revision. The key loses an expiry it had.
+    #[inline]
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<u64, WriteError> {
+        let revision = self.set_with(key, value, SetOptions::new())?;
+        // Without a condition there is nothing that can fail to be met.
+        Ok(revision.unwrap_or_default())
+    }
+
+    /// Stores a value if the options' condition is met, and returns its revision; `None` if it is not met.
+    #[inline]
+    pub fn set_with(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        options: SetOptions,
+    ) -> Result<Option<u64>, WriteError> {
+        let limit = self.inner.geometry.value_len_max();
+        if value.len() as u64 > limit {
+            return Err(WriteError::ValueLen {
+                len: value.len() as u64,
+                limit,
+            });
+        }
+        let expires_at = self.expiry(options.ttl_ms)?;
+        self.write(key, |locked, hash| {
+            let (bucket, found) = locked.find_live(hash, key)?;
+            let met = match (options.condition, &found) {
+                (Condition::None, _)
+                | (Condition::Absent, None)
+                | (Condition::Present, Some(_)) => true,
+                (Condition::Revision(revision), Some(found)) => found.entry.revision() == revision,
+                _ => false,
+            };
+            if !met {
+                return Ok(None);
+            }
+            let owner = options.ephemeral.then_some(locked.owner);
+            let kept = found
+                .filter(|_| options.keep_expiry)
+                .map(|found| found.entry.expires_at());
+            let expires_at = kept.unwrap_or(expires_at);
+            let new = NewEntry {
+                hash,
+                key,
+                value: Value::Bytes(value),
+                expires_at,
+                owner,
+            };
+            locked.put(bucket, found, &new).map(Some)
+        })
+    }
+
+    /// Removes a key; `false` if it was not there.
+    pub fn delete(&self, key: &[u8]) -> Result<bool, WriteError> {
+        self.delete_where(key, |_| true)
+    }
+
+    /// Removes a key if nobody wrote it since its entry had this revision.
+    pub fn delete_if(&self, key: &[u8], revision: u64) -> Result<bool, WriteError> {
+        self.delete_where(key, |entry| entry.revision() == revision)
+    }
+
+    /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never expires.
+    #[inline]
+    pub fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
+        self.incr_with(key, by, None)
+    }
+
+    /// Adds to a counter; one that begins here expires after `ttl_ms`, one that was there keeps its expiry.
+    #[inline]
+    pub fn incr_with(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
+        let expires_at = self.expiry(ttl_ms)?;
+        self.write(key, |locked, hash| {
+            let (bucket, found) = locked.find_live(hash, key)?;
+            let Some(found) = found else {
+                let new = NewEntry {
+                    hash,
+                    key,
+                    value: Value::Counter(by),
+                    expires_at,
+                    owner: None,
+                };
+                locked.put(bucket, None, &new)?;
+                return Ok(by);
+            };
+            let counter = found.entry.counter().ok_or(WriteError::NotACounter)?;
+            let value = counter.load(Ordering::Relaxed).cast_signed();
+            let sum = value
+                .checked_add(by)
+                .ok_or(WriteError::Overflow { value })?;
+            locked.write_counter(&found, sum);
+            Ok(sum)
+        })
+    }
+
+    /// Adds bytes to the end of a value and returns its new length. A key that is not there begins empty; one that
+    /// is keeps its expiry.
+    pub fn append(&self, key: &[u8], more: &[u8]) -> Result<u64, WriteError> {
+        let limit = self.inner.geometry.value_len_max();
+        self.write(key, |locked, hash| {
+            let (bucket, found) = locked.find_live(hash, key)?;
+            let mut value = Vec::new();
+            let (mut expires_at, mut owner) = (0, None);
+            if let Some(found) = &found {
+                if found.entry.counter().is_some() {
+                    return Err(WriteError::NotACounter);
+                }
+                found.entry.copy_value(&mut value)?;
+                (expires_at, owner) = (found.entry.expires_at(), found.entry.owner());
+            }
+            value.extend_from_slice(more);
+            let len = value.len() as u64;
+            if len > limit {
+                return Err(WriteError::ValueLen { len, limit });
+            }
+            let new = NewEntry {
+                hash,
+                key,
+                value: Value::Bytes(&value),
+                expires_at,
+                owner,
+            };
+            locked.put(bucket, found, &new)?;
+            Ok(len)
+        })
+    }
+
+    /// Lets a key expire after so many milliseconds from now; `false` if it is not there.
+    pub fn expire(&self, key: &[u8], ttl_ms: u64) -> Result<bool, WriteError> {
+        let at = self.expiry(Some(ttl_ms))?;
+        self.change_expiry(key, |_| at)
+    }
+
+    /// Makes sure a key lives at least so many milliseconds more; an expiry that is later, or none, stays.
+    pub fn touch(&self, key: &[u8], ttl_ms: u64) -> Result<bool, WriteError> {
+        let at = self.expiry(Some(ttl_ms))?;
+        self.change_expiry(key, |now| if now == 0 { 0 } else { now.max(at) })
+    }
+
+    /// Lets a key live for ever; `false` if it is not there.
+    pub fn persist(&self, key: &[u8]) -> Result<bool, WriteError> {
+        self.change_expiry(key, |_| 0)
+    }
+
+    /// When a key written now with this time to live expires, on the region's clock.
+    fn expiry(&self, ttl_ms: Option<u64>) -> Result<u64, WriteError> {
+        let Some(ttl_ms) = ttl_ms else { return Ok(0) };
+        let at = self
+            .inner
+            .clock
+            .now_ms()
+            .checked_add(ttl_ms)
+            .filter(|at| *at < 1 << 62);
+        // 0 stands for never.
+        at.map(|at| at.max(1)).ok_or(WriteError::Ttl { ttl_ms })
+    }
+
+    /// Locks the key's shard for one write; when there is no room, makes some and tries once more.
+    #[inline(always)]
+    fn write<T>(
+        &self,
+        key: &[u8],
+        mut body: impl FnMut(&Locked<'_>, u64) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        let inner = &*self.inner;
+        if !(1..=KEY_LEN_MAX).contains(&key.len()) {
+            return Err(WriteError::KeyLen { len: key.len() });
+        }
+        let hash = inner.hash(key);
+        let shard = inner.geometry.shard_of(hash);
+        let result = {
+            let locked = Locked::lock(inner, shard)?;
+            let result = body(&locked, hash);
+            locked.sweep_a_little();
+            result
+        };
+        match result {
+            Err(WriteError::Full | WriteError::NoMemory(_)) => {
+                self.retry_with_more_room(shard, result, |locked| body(locked, hash))
+            }
+            result => result,
+        }
+    }
+
+    #[cold]
+    fn retry_with_more_room<T>(
+        &self,
+        shard: u64,
+        mut result: Result<T, WriteError>,
+        mut body: impl FnMut(&Locked<'_>) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        let inner = &*self.inner;
+        // Expired entries go first, from all shards: they are no reason to be full.
+        let mut freed = crate::sweep::sweep_all(inner)?;
+        let mut next = shard;
+        let mut idle = 0;
+        loop {
+            if freed {
+                result = body(&Locked::lock(inner, shard)?);
+                if !matches!(result, Err(WriteError::Full | WriteError::NoMemory(_))) {
+                    return result;
+                }
+            }
+            idle = if freed { 0 } else { idle + 1 };
+            if !inner.geometry.evicts() || idle > inner.geometry.shard_count {
+                return result;
+            }
+            // This shard had nothing left to evict: the others give up a page each, round by round.
+            next = (next + 1) % inner.geometry.shard_count;
+            freed = Locked::lock(inner, next)?.evict_page()?;
+        }
+    }
+
+    fn delete_where(
+        &self,
+        key: &[u8],
+        condition: impl Fn(&EntryRef<'_>) -> bool,
+    ) -> Result<bool, WriteError> {
+        self.write(key, |locked, hash| {
+            let (bucket, found) = locked.find_live(hash, key)?;
+            match found {
+                Some(found) if condition(&found.entry) => {
+                    locked.next_revision();
+                    locked.remove(bucket, &found, crate::feed::Change::Delete)?;
+                    Ok(true)
+                }
+                _ => Ok(false),
+            }
+        })
+    }
+
+    fn change_expiry(&self, key: &[u8], at: impl Fn(u64) -> u64) -> Result<bool, WriteError> {
+        self.write(key, |locked, hash| {
+            let (_, found) = locked.find_live(hash, key)?;
+            let Some(found) = found else { return Ok(false) };
+            let old = found.entry.expires_at();
+            let new = at(old);
+            // The entry keeps its revision; a sweep under way sees by the shard's that expiries changed.
+            locked.next_revision();
+            locked.count_expiry(old, new);
+            // One store, so it needs no new block; the value and its revision stay.
+            found
+                .entry
+                .words
+                .at(entry::EXPIRES_AT)
+                .store(new, Ordering::Relaxed);
+            Ok(true)
+        })
+    }
+}
+
+impl<'r> Locked<'r> {
+    /// The bucket of a key and its entry, as a reader would see it: what is expired, or ephemeral of a dead
+    /// session, is removed on the way.
+    #[inline(always)]
+    pub(crate) fn find_live(
+        &self,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<(Bucket<'r>, Option<Found<'r>>), Damaged> {
+        let bucket = Bucket::of_hash(self.region, self.index, self.root(), hash)?;
+        let found = bucket.find(self.region, hash, key)?;
+        match found {
+            Some(found) if self.is_gone(&found.entry) => {
+                self.next_revision();
+                self.remove(bucket, &found, crate::feed::Change::Expire)?;
+                // The removal may have merged buckets.
+                Ok((
+                    Bucket::of_hash(self.region, self.index, self.root(), hash)?,
+                    None,
+                ))
+            }
+            found => Ok((bucket, found)),
+        }
+    }
+
+    /// Writes a new entry and lets the key's slot name it: insert or replace.
+    #[inline(always)]
+    pub(crate) fn put(
+        &self,
+        bucket: Bucket<'r>,
+        found: Option<Found<'r>>,
+        new: &NewEntry<'_>,
+    ) -> Result<u64, WriteError> {
+        // Evicting may remove the entry to be replaced, or move it: so room is made before slots are looked at.
+        let (offset, evicted) = self.alloc_entry(new)?;
+        let (bucket, found) = if evicted {
+            let bucket = Bucket::of_hash(self.region, self.index, self.root(), new.hash)?;
+            (bucket, bucket.find(self.region, new.hash, new.key)?)
+        } else {
+            (bucket, found)
+        };
+        let slot = match &found {
+            Some(found) => Ok(found.slot),
+            None => self.free_slot(bucket),
+        };
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(error) => {
+                self.free_entry(&EntryRef::at(self.region, offset)?)?;
+                return Err(error);
+            }
+        };
+        let revision = self.next_revision();
+        let entry = EntryRef::at(self.region, offset)?;
+        entry
+            .words
+            .at(entry::REVISION)
+            .store(revision, Ordering::Relaxed);
+        let visited = found.as_ref().map_or(0, |_| slot::VISITED);
+        let visited = if self.region.geometry.evicts() {
+            visited
+        } else {
+            0
+        };
+        // The commit. Release pairs with the fence in `Bucket::find`: who sees the slot sees the whole entry.
+        slot.store(slot_word(new.hash, offset) | visited, Ordering::Release);
+        bucket.raise_version();
+        self.attach(&entry, found.as_ref().map(|found| &found.entry));
+        if let Some(found) = &found {
+            self.detach(&found.entry);
+            self.free_entry(&found.entry)?;
+        }
+        self.publish(crate::feed::Change::Set, revision, new.key);
+        if found.is_none() {
+            self.grow_if_crowded();
+        }
+        Ok(revision)
+    }
+
+    /// Clears the slot of an entry and frees what it held. The caller drew the change's revision.
+    pub(crate) fn remove(
+        &self,
+        bucket: Bucket<'r>,
+        found: &Found<'r>,
+        change: crate::feed::Change,
+    ) -> Result<(), Damaged> {
+        // The commit.
+        found.slot.store(0, Ordering::Release);
+        bucket.raise_version();
+        if self.feed_is_on() {
+            self.publish(change, self.get(shard::REVISION), &found.entry.key());
+        }
+        self.detach(&found.entry);
+        self.free_entry(&found.entry)?;
+        self.drop_empty_overflow(bucket)?;
+        self.shrink_if_sparse();
+        Ok(())
+    }
+
+    /// Changes a counter in place. The revision is odd meanwhile: a compare-and-set against it fails, so none
+    /// can succeed with a value from before.
+    #[inline(always)]
+    pub(crate) fn write_counter(&self, found: &Found<'_>, value: i64) {
+        let Some(counter) = found.entry.counter() else {
+            return;
+        };
+        let revision = self.next_revision();
+        let word = found.entry.words.at(entry::REVISION);
+        word.store(revision | 1, Ordering::Relaxed);
+        fence(Ordering::Release); // pairs with the second fence in `EntryRef::copy_special`
+        counter.store(value.cast_unsigned(), Ordering::Release);
+        word.store(revision, Ordering::Release); // pairs with the first one
+        if self.feed_is_on() {
+            self.publish(crate::feed::Change::Set, revision, &found.entry.key());
+        }
+    }
+
+    /// A block with the new entry in it, and whether something was evicted for it. Not linked yet.
+    #[inline(always)]
+    fn alloc_entry(&self, new: &NewEntry<'_>) -> Result<(u64, bool), WriteError> {
+        match self.build_entry(new) {
+            Ok(offset) => Ok((offset, false)),
+            Err(WriteError::Full | WriteError::NoMemory(_)) if self.region.geometry.evicts() => {
+                self.build_entry_evicting(new).map(|offset| (offset, true))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn build_entry(&self, new: &NewEntry<'_>) -> Result<u64, WriteError> {
+        let evicts = self.region.geometry.evicts();
+        let (len, flags) = match new.value {
+            Value::Bytes(bytes) => (bytes.len() as u64, 0),
+            Value::Counter(_) => (WORD, entry::COUNTER),
+        };
+        let flags = flags
+            | if new.owner.is_some() {
+                entry::EPHEMERAL
+            } else {
+                0
+            };
+        let meta = Meta::for_value(new.key.len() as u64, len, flags, evicts);
+        let block_len = meta.block_len(evicts);
+        let class = class_of(block_len).ok_or(WriteError::Full)?;
+        let offset = self.alloc_block(class)?;
+        let words = self.region.memory.trusted_words(offset, block_len / WORD);
+        // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees the version that
+        // was raised before this block was freed.
+        fence(Ordering::Release);
+        words.at(entry::HASH).store(new.hash, Ordering::Relaxed);
+        words
+            .at(entry::META)
+            .store(meta.encode(), Ordering::Relaxed);
+        words
+            .at(entry::EXPIRES_AT)
+            .store(new.expires_at, Ordering::Relaxed);
+        let mut rest = meta.head_words(evicts);
+        if let Some(owner) = new.owner {
+            words
+                .at(rest - entry::EPHEMERAL_WORDS)
+                .store(owner.0, Ordering::Relaxed);
+        }
+        if let Some(key) = words.from(rest) {
+            key.fill(new.key);
+        }
+        rest += meta.key_words();
+        let payload = words.from(rest);
+        match (new.value, payload) {
+            (Value::Bytes(bytes), Some(_)) if meta.has(entry::LARGE) => {
+                if let Err(error) = self.write_pages(offset, rest, meta, bytes) {
+                    self.free_block(offset)?;
+                    return Err(error);
+                }
+            }
+            (Value::Bytes(bytes), Some(payload)) => payload.fill(bytes),
+            (Value::Counter(value), Some(payload)) => {
+                payload
+                    .at(0)
+                    .store(value.cast_unsigned(), Ordering::Relaxed);
+            }
+            (_, None) => {}
+        }
+        Ok(offset)
+    }
+
+    /// Writes a large value into pages of its own and lists them in the block. On failure nothing stays claimed.
+    #[cold]
+    fn write_pages(
+        &self,
+        offset: u64,
+        list_start: u64,
+        meta: Meta,
+        bytes: &[u8],
+    ) -> Result<(), WriteError> {
+        let list_words = meta.payload_words();
+        let list = self
+            .region
+            .memory
+            .trusted_words(offset + list_start * WORD, list_words);
+        let mut claimed = Vec::new();
+        let mut claim = |kind| {
+            let page = self.claim_page(kind, 0)?;
+            claimed.push(page);
+            // As in `build_entry`: the page may have been read as something else until a moment ago.
+            fence(Ordering::Release);
+            let start = self.region.geometry.page_offset(page);
+            Ok::<_, WriteError>((page, self.region.memory.trusted_words(start, PAGE_WORDS)))
+        };
+        let mut write_all = || {
+            let mut inner_list = list;
+            // A page is 65,536 bytes.
+            #[allow(clippy::cast_possible_truncation)]
+            for (index, part) in (0_u64..).zip(bytes.chunks(PAGE_LEN as usize)) {
+                if meta.has(entry::NESTED) && index % PAGE_WORDS == 0 {
+                    let (page, words) = claim(Kind::List)?;
+                    list.at(index / PAGE_WORDS).store(page, Ordering::Relaxed);
+                    inner_list = words;
+                }
+                let (page, words) = claim(Kind::Value)?;
+                words.fill(part);
+                let place = if meta.has(entry::NESTED) {
+                    index % PAGE_WORDS
+                } else {
+                    index
+                };
+                inner_list.at(place).store(page, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let written = write_all();
+        if written.is_err() {
+            claimed.into_iter().for_each(|page| self.release_page(page));
+        }
+        written
+    }
+
+    /// Frees the block and the pages of an entry that nothing names any more.
+    #[inline(always)]
+    pub(crate) fn free_entry(&self, entry: &EntryRef<'_>) -> Result<(), Damaged> {
+        if entry.meta.has(entry::LARGE) {
+            self.free_pages(entry)?;
+        }
+        self.free_block(entry.offset)
+    }
+
+    fn free_pages(&self, entry: &EntryRef<'_>) -> Result<(), Damaged> {
+        let is_ours = |page: u64, kind: Kind| {
+            crate::pool::PageState::load(self.region, page)
+                .is_some_and(|state| state.kind == kind && state.shard == self.index)
+        };
+        entry.for_each_page(|page| {
+            if !is_ours(page, Kind::Value) {
+                return Err(Damaged {
+                    what: "a value page of another shard",
+                    offset: entry.offset,
+                });
+            }
+            self.release_page(page);
+            Ok(())
+        })?;
+        for page in entry.list_pages() {
+            let page = page?;
+            if is_ours(page, Kind::List) {
+                self.release_page(page);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts an entry that was just linked, and puts it into the lists it belongs to: in the place of `old`, where
+    /// it replaces that.
+    #[inline(always)]
+    fn attach(&self, entry: &EntryRef<'_>, old: Option<&EntryRef<'_>>) {
+        self.add(shard::ENTRIES, 1);
+        self.add(shard::BYTES, entry.meta.key_len + entry.meta.value_len);
+        self.count_expiry(0, entry.expires_at());
+        if self.region.geometry.evicts() {
+            self.sieve_attach(entry, old);
+        }
+        if entry.meta.has(entry::EPHEMERAL) {
+            self.ephemeral_attach(entry);
+        }
+    }
+
+    #[inline(always)]
+    fn detach(&self, entry: &EntryRef<'_>) {
+        self.sub(shard::ENTRIES, 1);
+        self.sub(shard::BYTES, entry.meta.key_len + entry.meta.value_len);
+        self.count_expiry(entry.expires_at(), 0);
+        if self.region.geometry.evicts() {
+            self.sieve_detach(entry);
+        }
+        if entry.meta.has(entry::EPHEMERAL) {
+            self.ephemeral_detach(entry);
+        }
+    }
+
+    /// Whether an entry is there for nobody any more.
+    #[inline(always)]
+    pub(crate) fn is_gone(&self, entry: &EntryRef<'_>) -> bool {
+        entry.is_expired()
+            || entry
+                .owner()
+                .is_some_and(|owner| !session::is_alive(self.region, owner))
+    }
+}
