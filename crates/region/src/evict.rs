@@ -5,6 +5,7 @@
 //! The queue is a list through the entries that only lock holders touch. Repair makes it anew, in the order of
 //! revisions.
 
+use crate::build::NewEntry;
 use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
 use crate::feed::Change;
@@ -14,7 +15,6 @@ use crate::limits::EVICT_STEPS;
 use crate::pool::{Kind, PageState};
 use crate::shard::Locked;
 use crate::sync::Ordering;
-use crate::write::NewEntry;
 
 impl<'r> Locked<'r> {
     /// Builds an entry in a shard that has no room, by evicting until it fits.

@@ -44,6 +44,7 @@ mod session;
 mod shard;
 // What is in them.
 mod alloc;
+mod build;
 mod entry;
 mod grow;
 mod index;

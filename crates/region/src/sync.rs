@@ -3,8 +3,6 @@
 //! Every word of the region is an [`AtomicU64`]: racing accesses of different widths are undefined
 //! behaviour in Rust's memory model, so there is one width, always.
 
-#![allow(clippy::disallowed_types)]
-
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{fence, AtomicU64, Ordering};
 #[cfg(not(loom))]

@@ -3,13 +3,13 @@
 //! Every write locks the key's shard, prepares a new block beside the live one, and commits with one store to
 //! the key's slot. Whatever else it changes (counts, lists, free blocks) is rebuilt by repair if the writer dies.
 
-use crate::entry::{EntryRef, Meta};
+use crate::build::{NewEntry, Value};
+use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
 use crate::index::{slot_word, Bucket, Found};
-use crate::layout::{class_of, entry, shard, slot, KEY_LEN_MAX, PAGE_LEN, PAGE_WORDS, WORD};
-use crate::pool::Kind;
+use crate::layout::{entry, shard, slot, KEY_LEN_MAX};
 use crate::region::Region;
-use crate::session::{self, OwnerId};
+use crate::session;
 use crate::shard::Locked;
 use crate::sync::{fence, Ordering};
 
@@ -78,22 +78,6 @@ impl SetOptions {
         self.ephemeral = true;
         self
     }
-}
-
-/// A value to be stored.
-#[derive(Clone, Copy)]
-pub(crate) enum Value<'v> {
-    Bytes(&'v [u8]),
-    Counter(i64),
-}
-
-/// Everything a new entry is made of.
-pub(crate) struct NewEntry<'e> {
-    pub(crate) hash: u64,
-    pub(crate) key: &'e [u8],
-    pub(crate) value: Value<'e>,
-    pub(crate) expires_at: u64,
-    pub(crate) owner: Option<OwnerId>,
 }
 
 impl Region {
@@ -475,147 +459,6 @@ impl<'r> Locked<'r> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    #[inline(always)]
-    pub(crate) fn build_entry(&self, new: &NewEntry<'_>) -> Result<u64, WriteError> {
-        let evicts = self.region.geometry.evicts();
-        let (len, flags) = match new.value {
-            Value::Bytes(bytes) => (bytes.len() as u64, 0),
-            Value::Counter(_) => (WORD, entry::COUNTER),
-        };
-        let flags = flags
-            | if new.owner.is_some() {
-                entry::EPHEMERAL
-            } else {
-                0
-            };
-        let meta = Meta::for_value(new.key.len() as u64, len, flags, evicts);
-        let block_len = meta.block_len(evicts);
-        let class = class_of(block_len).ok_or(WriteError::Full)?;
-        let offset = self.alloc_block(class)?;
-        let words = self.region.memory.trusted_words(offset, block_len / WORD);
-        // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees the version that
-        // was raised before this block was freed.
-        fence(Ordering::Release);
-        words.at(entry::HASH).store(new.hash, Ordering::Relaxed);
-        words
-            .at(entry::META)
-            .store(meta.encode(), Ordering::Relaxed);
-        words
-            .at(entry::EXPIRES_AT)
-            .store(new.expires_at, Ordering::Relaxed);
-        let mut rest = meta.head_words(evicts);
-        if let Some(owner) = new.owner {
-            words
-                .at(rest - entry::EPHEMERAL_WORDS)
-                .store(owner.0, Ordering::Relaxed);
-        }
-        if let Some(key) = words.from(rest) {
-            key.fill(new.key);
-        }
-        rest += meta.key_words();
-        let payload = words.from(rest);
-        match (new.value, payload) {
-            (Value::Bytes(bytes), Some(_)) if meta.has(entry::LARGE) => {
-                if let Err(error) = self.write_pages(offset, rest, meta, bytes) {
-                    self.free_block(offset)?;
-                    return Err(error);
-                }
-            }
-            (Value::Bytes(bytes), Some(payload)) => payload.fill(bytes),
-            (Value::Counter(value), Some(payload)) => {
-                payload
-                    .at(0)
-                    .store(value.cast_unsigned(), Ordering::Relaxed);
-            }
-            (_, None) => {}
-        }
-        Ok(offset)
-    }
-
-    /// Writes a large value into pages of its own and lists them in the block. On failure nothing stays claimed.
-    #[cold]
-    fn write_pages(
-        &self,
-        offset: u64,
-        list_start: u64,
-        meta: Meta,
-        bytes: &[u8],
-    ) -> Result<(), WriteError> {
-        let list_words = meta.payload_words();
-        let list = self
-            .region
-            .memory
-            .trusted_words(offset + list_start * WORD, list_words);
-        let mut claimed = Vec::new();
-        let mut claim = |kind| {
-            let page = self.claim_page(kind, 0)?;
-            claimed.push(page);
-            // As in `build_entry`: the page may have been read as something else until a moment ago.
-            fence(Ordering::Release);
-            let start = self.region.geometry.page_offset(page);
-            Ok::<_, WriteError>((page, self.region.memory.trusted_words(start, PAGE_WORDS)))
-        };
-        let mut write_all = || {
-            let mut inner_list = list;
-            // A page is 65,536 bytes.
-            #[allow(clippy::cast_possible_truncation)]
-            for (index, part) in (0_u64..).zip(bytes.chunks(PAGE_LEN as usize)) {
-                if meta.has(entry::NESTED) && index % PAGE_WORDS == 0 {
-                    let (page, words) = claim(Kind::List)?;
-                    list.at(index / PAGE_WORDS).store(page, Ordering::Relaxed);
-                    inner_list = words;
-                }
-                let (page, words) = claim(Kind::Value)?;
-                words.fill(part);
-                let place = if meta.has(entry::NESTED) {
-                    index % PAGE_WORDS
-                } else {
-                    index
-                };
-                inner_list.at(place).store(page, Ordering::Relaxed);
-            }
-            Ok(())
-        };
-        let written = write_all();
-        if written.is_err() {
-            claimed.into_iter().for_each(|page| self.release_page(page));
-        }
-        written
-    }
-
-    /// Frees the block and the pages of an entry that nothing names any more.
-    #[inline(always)]
-    pub(crate) fn free_entry(&self, entry: &EntryRef<'_>) -> Result<(), Damaged> {
-        if entry.meta.has(entry::LARGE) {
-            self.free_pages(entry)?;
-        }
-        self.free_block(entry.offset)
-    }
-
-    fn free_pages(&self, entry: &EntryRef<'_>) -> Result<(), Damaged> {
-        let is_ours = |page: u64, kind: Kind| {
-            crate::pool::PageState::load(self.region, page)
-                .is_some_and(|state| state.kind == kind && state.shard == self.index)
-        };
-        entry.for_each_page(|page| {
-            if !is_ours(page, Kind::Value) {
-                return Err(Damaged {
-                    what: "a value page of another shard",
-                    offset: entry.offset,
-                });
-            }
-            self.release_page(page);
-            Ok(())
-        })?;
-        for page in entry.list_pages() {
-            let page = page?;
-            if is_ours(page, Kind::List) {
-                self.release_page(page);
-            }
-        }
-        Ok(())
     }
 
     /// Counts an entry that was just linked, and puts it into the lists it belongs to: in the place of `old`, where
