@@ -10,7 +10,7 @@
 use crate::error::{Damaged, WriteError};
 use crate::layout::{entry, shard, CLASSES, PAGE_LEN, WORD};
 use crate::memory::Words;
-use crate::pool::{page_state, Kind, PageState};
+use crate::pool::{Kind, PageState};
 use crate::region::Inner;
 use crate::shard::Locked;
 use crate::sync::Ordering;
@@ -29,6 +29,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    #[inline(always)]
     pub(crate) fn load(region: &Inner, page: u64) -> Self {
         let word = descriptor(region, page).at(0).load(Ordering::Relaxed);
         Self {
@@ -38,6 +39,7 @@ impl Usage {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn store(self, region: &Inner, page: u64) {
         let word = self.free | self.fresh << 16 | self.live << 32;
         descriptor(region, page)
@@ -45,6 +47,7 @@ impl Usage {
             .store(word, Ordering::Relaxed);
     }
 
+    #[inline(always)]
     fn has_room(self, class: usize) -> bool {
         self.free != 0 || self.fresh + units(class) <= PAGE_LEN / UNIT
     }
@@ -142,10 +145,8 @@ impl Locked<'_> {
             .geometry
             .page_of(offset)
             .ok_or(damaged("a block outside the pages"))?;
-        let state = PageState::load(self.region, page)
-            .filter(|state| state.kind == Kind::Blocks && state.shard == self.index)
+        let class = PageState::class_of_blocks(self.region, page, self.index)
             .ok_or(damaged("a block in a page of another shard or kind"))?;
-        let class = state.class;
         let mut usage = Usage::load(self.region, page);
         let had_room = usage.has_room(class);
         // Release: a reader that meets the link also sees the raised version.
@@ -253,20 +254,23 @@ pub(crate) fn block_starts(class: usize) -> impl Iterator<Item = u64> {
 /// The size class of the block at an offset, if there can be one of the shard.
 pub(crate) fn block_class(region: &Inner, offset: u64, shard: u64) -> Option<usize> {
     let page = region.geometry.page_of(offset)?;
-    let state = PageState::decode(page_state(region, page).load(Ordering::Relaxed))?;
-    let aligned = (offset % PAGE_LEN).is_multiple_of(u64::from(CLASSES[state.class]))
-        && offset % PAGE_LEN + u64::from(CLASSES[state.class]) <= PAGE_LEN;
-    (state.kind == Kind::Blocks && state.shard == shard && aligned).then_some(state.class)
+    let class = PageState::class_of_blocks(region, page, shard)?;
+    let len = u64::from(CLASSES[class]);
+    let aligned = (offset % PAGE_LEN).is_multiple_of(len) && offset % PAGE_LEN + len <= PAGE_LEN;
+    aligned.then_some(class)
 }
 
+#[inline(always)]
 fn units(class: usize) -> u64 {
     u64::from(CLASSES[class]) / UNIT
 }
 
+#[inline(always)]
 fn partial(class: usize) -> u64 {
     shard::PARTIAL + class as u64
 }
 
+#[inline(always)]
 fn descriptor(region: &Inner, page: u64) -> Words<'_> {
     region
         .memory

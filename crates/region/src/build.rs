@@ -24,11 +24,11 @@ pub(crate) struct NewEntry<'e> {
     pub(crate) owner: Option<OwnerId>,
 }
 
-impl Locked<'_> {
+impl<'r> Locked<'r> {
     /// A block with the new entry in it, which nothing names yet.
     #[inline(always)]
-    pub(crate) fn build_entry(&self, new: &NewEntry<'_>) -> Result<u64, WriteError> {
-        let evicts = self.region.geometry.evicts();
+    pub(crate) fn build_entry(&self, new: &NewEntry<'_>) -> Result<EntryRef<'r>, WriteError> {
+        let geometry = &self.region.geometry;
         let (len, flags) = match new.value {
             Value::Bytes(bytes) => (bytes.len() as u64, 0),
             Value::Counter(_) => (WORD, entry::COUNTER),
@@ -39,8 +39,8 @@ impl Locked<'_> {
             } else {
                 0
             };
-        let meta = Meta::for_value(new.key.len() as u64, len, flags, evicts);
-        let block_len = meta.block_len(evicts);
+        let meta = Meta::for_value(new.key.len() as u64, len, flags, geometry);
+        let block_len = meta.block_len(geometry);
         let class = class_of(block_len).ok_or(WriteError::Full)?;
         let offset = self.alloc_block(class)?;
         let words = self.region.memory.trusted_words(offset, block_len / WORD);
@@ -48,13 +48,11 @@ impl Locked<'_> {
         // was raised before this block was freed.
         fence(Ordering::Release);
         words.at(entry::HASH).store(new.hash, Ordering::Relaxed);
-        words
-            .at(entry::META)
-            .store(meta.encode(), Ordering::Relaxed);
+        words.at(entry::META).store(meta.0, Ordering::Relaxed);
         words
             .at(entry::EXPIRES_AT)
             .store(new.expires_at, Ordering::Relaxed);
-        let mut rest = meta.head_words(evicts);
+        let mut rest = meta.head_words(geometry);
         if let Some(owner) = new.owner {
             words
                 .at(rest - entry::EPHEMERAL_WORDS)
@@ -80,7 +78,7 @@ impl Locked<'_> {
             }
             (_, None) => {}
         }
-        Ok(offset)
+        Ok(EntryRef::made(self.region, offset, words, meta))
     }
 
     /// Writes a large value into pages of its own and lists them in the block. On failure nothing stays claimed.

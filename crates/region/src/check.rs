@@ -110,7 +110,7 @@ impl<'r> Shard<'r> {
         audit.bytes += self
             .entries
             .iter()
-            .map(|entry| entry.meta.key_len + entry.meta.value_len)
+            .map(|entry| entry.meta.key_len() + entry.meta.value_len())
             .sum::<u64>();
     }
 
@@ -126,7 +126,7 @@ impl<'r> Shard<'r> {
             || format!("{} says it has {buckets} buckets", self.name()),
         );
         let chunks = Geometry::chunks_for(buckets);
-        for chunk in 0..region.geometry.directory_words {
+        for chunk in 0..region.geometry.chunks_max() {
             let page = directory_word(region, self.locked.index, chunk)
                 .load(Ordering::Relaxed)
                 .checked_sub(1);
@@ -275,7 +275,7 @@ impl<'r> Shard<'r> {
                 shard::BYTES,
                 self.entries
                     .iter()
-                    .map(|entry| entry.meta.key_len + entry.meta.value_len)
+                    .map(|entry| entry.meta.key_len() + entry.meta.value_len())
                     .sum(),
             ),
             (

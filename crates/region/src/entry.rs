@@ -2,46 +2,55 @@
 //! them, so everything read here is checked against the block's page before it is followed.
 
 use crate::error::Damaged;
-use crate::layout::{entry, BLOCK_LEN_MAX, KEY_LEN_MAX, PAGE_LEN, PAGE_WORDS, WORD};
+use crate::layout::{entry, Geometry, BLOCK_LEN_MAX, KEY_LEN_MAX, PAGE_LEN, PAGE_WORDS, WORD};
 use crate::memory::Words;
 use crate::region::Inner;
 use crate::session::OwnerId;
 use crate::sync::{fence, Ordering};
 
-/// The second word group of an entry, decoded.
+/// Lengths and flags of an entry, as they stand in its word: value length (40 bits), key length
+/// (16 bits), flags (8 bits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meta {
-    pub(crate) value_len: u64,
-    pub(crate) key_len: u64,
-    pub(crate) flags: u8,
-}
+pub(crate) struct Meta(pub(crate) u64);
 
 impl Meta {
-    pub(crate) fn encode(self) -> u64 {
-        self.value_len | self.key_len << 40 | u64::from(self.flags) << 56
+    #[inline(always)]
+    fn new(key_len: u64, value_len: u64, flags: u8) -> Self {
+        Self(value_len | key_len << 40 | u64::from(flags) << 56)
     }
 
     #[inline(always)]
-    pub(crate) fn decode(word: u64) -> Self {
-        Self {
-            value_len: word & ((1 << 40) - 1),
-            key_len: word >> 40 & 0xffff,
-            // What is left after the shift fits in a byte.
-            #[allow(clippy::cast_possible_truncation)]
-            flags: (word >> 56) as u8,
-        }
+    pub(crate) fn value_len(self) -> u64 {
+        self.0 & ((1 << 40) - 1)
     }
 
     #[inline(always)]
-    pub(crate) fn has(self, flag: u8) -> bool {
-        self.flags & flag != 0
+    pub(crate) fn key_len(self) -> u64 {
+        self.0 >> 40 & 0xffff
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(self, flags: u8) -> bool {
+        self.0 >> 56 & u64::from(flags) != 0
+    }
+
+    /// Whether the entry is none of the special kinds.
+    #[inline(always)]
+    fn is_plain(self) -> bool {
+        self.0 >> 56 == 0
+    }
+
+    /// Whether an entry of a special kind can have this value length.
+    fn is_possible(self, geometry: &Geometry) -> bool {
+        let is_counter = self.has(entry::COUNTER);
+        let fits_kind = !is_counter || self.value_len() == WORD && !self.has(entry::LARGE);
+        fits_kind && self.value_len() <= geometry.value_len_max
     }
 
     /// Words before the key.
     #[inline(always)]
-    pub(crate) fn head_words(self, evicts: bool) -> u64 {
-        entry::HEAD_WORDS
-            + if evicts { entry::SIEVE_WORDS } else { 0 }
+    pub(crate) fn head_words(self, geometry: &Geometry) -> u64 {
+        geometry.head_words
             + if self.has(entry::EPHEMERAL) {
                 entry::EPHEMERAL_WORDS
             } else {
@@ -49,13 +58,23 @@ impl Meta {
             }
     }
 
+    #[inline(always)]
+    pub(crate) fn key_words(self) -> u64 {
+        words_for(self.key_len())
+    }
+
     /// Words the value takes in the block itself: its bytes, or the list of its pages.
     #[inline(always)]
     pub(crate) fn payload_words(self) -> u64 {
         if !self.has(entry::LARGE) {
-            return self.value_len.div_ceil(WORD);
+            return words_for(self.value_len());
         }
-        let pages = self.value_len.div_ceil(PAGE_LEN);
+        self.list_words()
+    }
+
+    #[cold]
+    fn list_words(self) -> u64 {
+        let pages = self.value_len().div_ceil(PAGE_LEN);
         if self.has(entry::NESTED) {
             pages.div_ceil(PAGE_WORDS)
         } else {
@@ -63,30 +82,21 @@ impl Meta {
         }
     }
 
-    pub(crate) fn key_words(self) -> u64 {
-        self.key_len.div_ceil(WORD)
-    }
-
-    pub(crate) fn block_len(self, evicts: bool) -> u64 {
-        (self.head_words(evicts) + self.key_words() + self.payload_words()) * WORD
+    #[inline(always)]
+    pub(crate) fn block_len(self, geometry: &Geometry) -> u64 {
+        (self.head_words(geometry) + self.key_words() + self.payload_words()) * WORD
     }
 
     /// The flags a value of this length needs, besides those that are given: large if it does not fit a block.
-    pub(crate) fn for_value(key_len: u64, value_len: u64, flags: u8, evicts: bool) -> Self {
-        let small = Self {
-            value_len,
-            key_len,
-            flags,
-        };
-        if small.block_len(evicts) <= BLOCK_LEN_MAX {
+    #[inline(always)]
+    pub(crate) fn for_value(key_len: u64, value_len: u64, flags: u8, geometry: &Geometry) -> Self {
+        let small = Self::new(key_len, value_len, flags);
+        if small.block_len(geometry) <= BLOCK_LEN_MAX {
             return small;
         }
         let nested = value_len.div_ceil(PAGE_LEN) > entry::LIST_WORDS_MAX;
         let more = entry::LARGE | if nested { entry::NESTED } else { 0 };
-        Self {
-            flags: flags | more,
-            ..small
-        }
+        Self::new(key_len, value_len, flags | more)
     }
 }
 
@@ -105,32 +115,61 @@ impl<'r> EntryRef<'r> {
     /// The block at `offset`, if an entry of its lengths can lie there.
     #[inline(always)]
     pub(crate) fn at(region: &'r Inner, offset: u64) -> Result<Self, Damaged> {
-        let damaged = |what| Damaged { what, offset };
-        if region.geometry.page_of(offset).is_none() {
-            return Err(damaged("an entry outside the pages"));
+        let damaged = |what| Err(Damaged { what, offset });
+        let Some(words) = Self::room(region, offset) else {
+            return damaged("an entry outside the pages");
+        };
+        match Self::parse(region, offset, words) {
+            Some(entry) => Ok(entry),
+            None => damaged("an entry with impossible lengths"),
         }
-        let room = PAGE_LEN - (offset % PAGE_LEN);
-        let words = region.memory.words(offset, room / WORD);
-        let words = words.ok_or(damaged("an entry beyond the region"))?;
-        if words.len() < entry::HEAD_WORDS {
-            return Err(damaged("an entry across a page"));
-        }
-        let meta = Meta::decode(words.at(entry::META).load(Ordering::Relaxed));
-        let key_start = meta.head_words(region.geometry.evicts());
-        let total = key_start + meta.key_words() + meta.payload_words();
-        let valid = (1..=KEY_LEN_MAX as u64).contains(&meta.key_len)
-            && meta.value_len <= region.geometry.value_len_max()
-            && (!meta.has(entry::COUNTER) || meta.value_len == WORD && !meta.has(entry::LARGE))
-            && total * WORD <= BLOCK_LEN_MAX;
-        let words = words.first(total).filter(|_| valid);
-        let words = words.ok_or(damaged("an entry with impossible lengths"))?;
-        Ok(Self {
+    }
+
+    /// The words from `offset` to where its block can end at the latest; `None` if no entry can begin there.
+    #[inline(always)]
+    pub(crate) fn room(region: &'r Inner, offset: u64) -> Option<Words<'r>> {
+        let in_page = offset % PAGE_LEN;
+        let fits = region.geometry.in_pages(offset)
+            && in_page <= PAGE_LEN - entry::HEAD_WORDS * WORD
+            && offset.is_multiple_of(WORD);
+        let len = (PAGE_LEN - in_page).min(BLOCK_LEN_MAX);
+        fits.then(|| region.memory.trusted_words(offset, len / WORD))
+    }
+
+    /// The entry in a block, if its lengths are possible.
+    #[inline(always)]
+    pub(crate) fn parse(region: &'r Inner, offset: u64, room: Words<'r>) -> Option<Self> {
+        let meta = Meta(room.at(entry::META).load(Ordering::Relaxed));
+        let geometry = &region.geometry;
+        let (key_start, payload_words) = if meta.is_plain() {
+            (geometry.head_words, words_for(meta.value_len()))
+        } else if meta.is_possible(geometry) {
+            (meta.head_words(geometry), meta.payload_words())
+        } else {
+            return None;
+        };
+        let words = room.first(key_start + meta.key_words() + payload_words)?;
+        let valid = meta.key_len().wrapping_sub(1) < KEY_LEN_MAX as u64;
+        valid.then_some(Self {
             region,
             offset,
             words,
             meta,
             key_start,
         })
+    }
+
+    /// The entry that is being made in a block of its own.
+    #[inline(always)]
+    pub(crate) fn made(region: &'r Inner, offset: u64, words: Words<'r>, meta: Meta) -> Self {
+        let key_start = meta.head_words(&region.geometry);
+        Self {
+            region,
+            offset,
+            words,
+            meta,
+            key_start,
+        }
     }
 
     #[inline(always)]
@@ -157,7 +196,7 @@ impl<'r> EntryRef<'r> {
 
     #[inline(always)]
     pub(crate) fn key_is(&self, key: &[u8]) -> bool {
-        self.meta.key_len == key.len() as u64
+        self.meta.key_len() == key.len() as u64
             && self
                 .words
                 .from(self.key_start)
@@ -167,7 +206,7 @@ impl<'r> EntryRef<'r> {
     pub(crate) fn key(&self) -> Vec<u8> {
         // At most 1024 (checked in `at`).
         #[allow(clippy::cast_possible_truncation)]
-        let mut key = vec![0; self.meta.key_len as usize];
+        let mut key = vec![0; self.meta.key_len() as usize];
         if let Some(words) = self.words.from(self.key_start) {
             words.copy_to(&mut key);
         }
@@ -209,14 +248,14 @@ impl<'r> EntryRef<'r> {
         }
         // Less than a page (checked in `at`).
         #[allow(clippy::cast_possible_truncation)]
-        let len = self.meta.value_len as usize;
+        let len = self.meta.value_len() as usize;
         self.payload().append_to(out, len);
         Ok(self.revision())
     }
 
     fn copy_special(&self, out: &mut Vec<u8>) -> Result<u64, Damaged> {
         let Some(counter) = self.counter() else {
-            let mut left = self.meta.value_len;
+            let mut left = self.meta.value_len();
             // What `value_len` claims is bounded by a quarter of the region (checked in `at`).
             self.for_each_page(|page| {
                 let offset = self.region.geometry.page_offset(page);
@@ -253,7 +292,7 @@ impl<'r> EntryRef<'r> {
         if !self.meta.has(entry::LARGE) {
             return Ok(());
         }
-        let pages = self.meta.value_len.div_ceil(PAGE_LEN);
+        let pages = self.meta.value_len().div_ceil(PAGE_LEN);
         let list = self.payload();
         for index in 0..pages {
             let page = if self.meta.has(entry::NESTED) {
@@ -294,6 +333,12 @@ impl<'r> EntryRef<'r> {
     }
 }
 
+/// Words that hold so many bytes; lengths are far from overflowing.
+#[inline(always)]
+fn words_for(bytes: u64) -> u64 {
+    (bytes + (WORD - 1)) / WORD
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,12 +348,10 @@ mod tests {
         for value_len in [0, 1, 65_535, (1 << 40) - 1] {
             for key_len in [1, 1024] {
                 for flags in [0, entry::LARGE, entry::COUNTER | entry::EPHEMERAL] {
-                    let meta = Meta {
-                        value_len,
-                        key_len,
-                        flags,
-                    };
-                    assert_eq!(Meta::decode(meta.encode()), meta);
+                    let meta = Meta::new(key_len, value_len, flags);
+                    assert_eq!((meta.key_len(), meta.value_len()), (key_len, value_len));
+                    assert_eq!(meta.has(flags), flags != 0);
+                    assert!(!meta.has(!flags));
                 }
             }
         }
@@ -316,20 +359,16 @@ mod tests {
 
     #[test]
     fn a_value_is_large_when_its_block_would_be_too_long() {
-        for evicts in [false, true] {
-            let head = Meta {
-                value_len: 0,
-                key_len: 8,
-                flags: 0,
-            }
-            .block_len(evicts);
-            let fits = Meta::for_value(8, BLOCK_LEN_MAX - head, 0, evicts);
+        for features in [0, crate::layout::FEATURE_EVICT] {
+            let geometry = &Geometry::new(1 << 20, None, 1, features).unwrap();
+            let head = Meta::new(8, 0, 0).block_len(geometry);
+            let fits = Meta::for_value(8, BLOCK_LEN_MAX - head, 0, geometry);
             assert!(!fits.has(entry::LARGE));
-            let over = Meta::for_value(8, BLOCK_LEN_MAX - head + 1, 0, evicts);
+            let over = Meta::for_value(8, BLOCK_LEN_MAX - head + 1, 0, geometry);
             assert!(over.has(entry::LARGE) && !over.has(entry::NESTED));
-            let listed = Meta::for_value(1024, entry::LIST_WORDS_MAX * PAGE_LEN, 0, evicts);
-            assert!(!listed.has(entry::NESTED) && listed.block_len(evicts) <= BLOCK_LEN_MAX);
-            let nested = Meta::for_value(1024, entry::LIST_WORDS_MAX * PAGE_LEN + 1, 0, evicts);
+            let listed = Meta::for_value(1024, entry::LIST_WORDS_MAX * PAGE_LEN, 0, geometry);
+            assert!(!listed.has(entry::NESTED) && listed.block_len(geometry) <= BLOCK_LEN_MAX);
+            let nested = Meta::for_value(1024, entry::LIST_WORDS_MAX * PAGE_LEN + 1, 0, geometry);
             assert!(nested.has(entry::NESTED) && nested.payload_words() == 1);
         }
     }

@@ -19,7 +19,10 @@ use crate::sync::Ordering;
 impl<'r> Locked<'r> {
     /// Builds an entry in a shard that has no room, by evicting until it fits.
     #[cold]
-    pub(crate) fn build_entry_evicting(&self, new: &NewEntry<'_>) -> Result<u64, WriteError> {
+    pub(crate) fn build_entry_evicting(
+        &self,
+        new: &NewEntry<'_>,
+    ) -> Result<EntryRef<'r>, WriteError> {
         let mut result = Err(WriteError::Full);
         for _ in 0..EVICT_STEPS {
             if !self.evict_one()? {

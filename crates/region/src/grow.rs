@@ -298,7 +298,7 @@ impl<'r> Locked<'r> {
     /// Gives back the index pages that `buckets` buckets do not need.
     pub(crate) fn drop_chunks_beyond(&self, buckets: u64) {
         let chunks = Geometry::chunks_for(buckets);
-        for chunk in (chunks..self.region.geometry.directory_words).take(1) {
+        for chunk in (chunks..self.region.geometry.chunks_max()).take(1) {
             let word = directory_word(self.region, self.index, chunk);
             if let Some(page) = word.load(Ordering::Relaxed).checked_sub(1) {
                 word.store(0, Ordering::Release);

@@ -12,7 +12,7 @@
 use crate::entry::EntryRef;
 use crate::error::Damaged;
 use crate::layout::{
-    bucket_of, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS, WORD,
+    entry, shard, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS, WORD,
 };
 use crate::limits::CHAIN_MAX;
 use crate::memory::Words;
@@ -57,7 +57,7 @@ impl<'r> Bucket<'r> {
             offset: geometry.shard_offset(shard),
         };
         let chunk = bucket / PAGE_BUCKETS;
-        if chunk >= geometry.directory_words {
+        if chunk >= geometry.chunks_max() {
             return Err(damaged("more buckets than the directory has room for"));
         }
         let page = directory_word(region, shard, chunk).load(Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl<'r> Bucket<'r> {
         root: Root,
         hash: u64,
     ) -> Result<Self, Damaged> {
-        Self::of_shard(region, shard, bucket_of(hash, root.buckets()))
+        Self::of_shard(region, shard, root.bucket_of(hash))
     }
 
     /// An overflow bucket.
@@ -165,42 +165,80 @@ impl<'r> Bucket<'r> {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'r>>, Damaged> {
-        let tag = tag_of(hash);
-        let mut bucket = self;
-        for _ in 0..CHAIN_MAX {
-            for slot in bucket.slots() {
-                let word = slot.load(Ordering::Relaxed);
-                if word >> slot::TAG_SHIFT != tag || word & slot::LINK != 0 || word == 0 {
-                    continue;
-                }
-                // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
-                fence(Ordering::Acquire);
-                let offset = word & slot::OFFSET_MASK;
-                region.memory.prefetch(offset + BUCKET_LEN);
-                let entry = EntryRef::at(region, offset)?;
-                if entry.hash() == hash && entry.key_is(key) {
-                    return Ok(Some(Found { slot, word, entry }));
-                }
+        match self.find_here(region, hash, key) {
+            Ok(None) if self.last_slot().load(Ordering::Relaxed) & slot::LINK != 0 => {
+                self.find_in_overflow(region, hash, key)
             }
-            match bucket.next(region)? {
-                Some(next) => bucket = next,
-                None => return Ok(None),
+            found => found,
+        }
+    }
+
+    #[inline(never)]
+    fn find_in_overflow(
+        self,
+        region: &'r Inner,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Found<'r>>, Damaged> {
+        for bucket in self.chain(region).skip(1) {
+            if let Some(found) = bucket?.find_here(region, hash, key)? {
+                return Ok(Some(found));
             }
         }
-        Err(Damaged {
-            what: "a chain of buckets without end",
-            offset: self.offset,
-        })
+        Ok(None)
+    }
+
+    #[inline(always)]
+    fn find_here(
+        self,
+        region: &'r Inner,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Found<'r>>, Damaged> {
+        let tag = tag_of(hash);
+        for slot in self.slots() {
+            let word = slot.load(Ordering::Relaxed);
+            if word >> slot::TAG_SHIFT != tag || !names_entry(word) {
+                continue;
+            }
+            // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
+            fence(Ordering::Acquire);
+            let offset = word & slot::OFFSET_MASK;
+            region.memory.prefetch(offset + BUCKET_LEN);
+            let Some(room) = EntryRef::room(region, offset) else {
+                return Err(Damaged {
+                    what: "a slot that names no block",
+                    offset,
+                });
+            };
+            if room.at(entry::HASH).load(Ordering::Relaxed) != hash {
+                continue;
+            }
+            let Some(entry) = EntryRef::parse(region, offset, room) else {
+                return Err(Damaged {
+                    what: "an entry with impossible lengths",
+                    offset,
+                });
+            };
+            if entry.key_is(key) {
+                return Ok(Some(Found { slot, word, entry }));
+            }
+        }
+        Ok(None)
     }
 }
 
-/// The directory's word for an index page of a shard: page index + 1, or 0.
+/// The word that names an index page of a shard: page index + 1, or 0. The first few stand beside the root, so that
+/// a lookup in a shard of ordinary size finds both in one cache line.
 #[inline(always)]
 pub(crate) fn directory_word(region: &Inner, shard: u64, chunk: u64) -> &AtomicU64 {
-    let words = region.geometry.directory_words;
-    region
-        .memory
-        .word(region.geometry.directory_offset + (shard * words + chunk) * WORD)
+    let geometry = &region.geometry;
+    region.memory.word(if chunk < shard::CHUNKS_HERE {
+        geometry.shard_offset(shard) + (shard::CHUNKS + chunk) * WORD
+    } else {
+        let place = shard * geometry.directory_words + chunk - shard::CHUNKS_HERE;
+        geometry.directory_offset + place * WORD
+    })
 }
 
 /// Whether a slot names an entry.

@@ -93,6 +93,9 @@ pub mod session {
 pub mod shard {
     /// Buckets in the low, epoch (grows with every split and merge) in the high 32 bits.
     pub const ROOT: u64 = 0;
+    /// The first of the index pages: page index + 1, or 0. The others stand in the directory.
+    pub const CHUNKS: u64 = 1;
+    pub const CHUNKS_HERE: u64 = 7;
     /// 0, or the owner of the lock.
     pub const LOCK: u64 = 8;
     /// Not zero: somebody sleeps on the lock word.
@@ -125,7 +128,8 @@ pub mod shard {
     pub const DAMAGED: u64 = 26;
     /// First page with a free block, per size class: page index + 1, or 0.
     pub const PARTIAL: u64 = 32;
-    pub const WORDS: u64 = 128;
+    /// Seventeen cache lines: an odd number spreads the shards over all sets of a cache.
+    pub const WORDS: u64 = 136;
 }
 
 /// Word indices of an entry, relative to its block.
@@ -235,6 +239,14 @@ pub struct Geometry {
     pub feed_offset: u64,
     pub events_offset: u64,
     pub pages_offset: u64,
+    /// Longest value in bytes.
+    pub value_len_max: u64,
+    /// Bytes of all pages.
+    pub pages_len: u64,
+    /// Words before the key of an entry that is not ephemeral.
+    pub head_words: u64,
+    /// Bits of the hash below those that choose the shard, less one.
+    shard_shift: u32,
 }
 
 impl Geometry {
@@ -269,7 +281,10 @@ impl Geometry {
         features: u32,
         page_count: u64,
     ) -> Self {
-        let directory_words = (page_count / shard_count / 2 + 2).next_multiple_of(8);
+        let chunks = page_count / shard_count / 2 + 2;
+        let directory_words = chunks
+            .saturating_sub(shard::CHUNKS_HERE)
+            .next_multiple_of(8);
         let sessions_offset = header::LEN;
         let shards_offset = sessions_offset + session_count * session::WORDS * WORD;
         let buckets_offset = shards_offset + shard_count * shard::WORDS * WORD;
@@ -296,6 +311,15 @@ impl Geometry {
             feed_offset,
             events_offset,
             pages_offset,
+            pages_len: page_count * PAGE_LEN,
+            head_words: entry::HEAD_WORDS
+                + if features & FEATURE_EVICT != 0 {
+                    entry::SIEVE_WORDS
+                } else {
+                    0
+                },
+            value_len_max: (page_count * PAGE_LEN / 4).min(VALUE_LEN_MAX),
+            shard_shift: 63u32.saturating_sub(shard_count.trailing_zeros()),
         }
     }
 
@@ -310,16 +334,11 @@ impl Geometry {
         self.feed_offset
     }
 
-    /// Longest value in bytes.
-    pub fn value_len_max(&self) -> u64 {
-        (self.page_count * PAGE_LEN / 4).min(VALUE_LEN_MAX)
-    }
-
     /// The shard a hash belongs to: its topmost bits.
     #[inline]
     pub fn shard_of(&self, hash: u64) -> u64 {
         // Two shifts, because a shift by 64 (one shard) is not defined.
-        (hash >> 1) >> (63 - self.shard_count.trailing_zeros())
+        (hash >> 1) >> self.shard_shift
     }
 
     #[inline]
@@ -332,11 +351,17 @@ impl Geometry {
         self.pages_offset + page * PAGE_LEN
     }
 
-    /// The page that holds a byte of the data area, or `None` outside of it.
-    #[inline]
+    /// Whether a byte lies in the pages.
+    #[inline(always)]
+    pub fn in_pages(&self, offset: u64) -> bool {
+        offset.wrapping_sub(self.pages_offset) < self.pages_len
+    }
+
+    /// The page that holds a byte, or `None` outside of the pages.
+    #[inline(always)]
     pub fn page_of(&self, offset: u64) -> Option<u64> {
-        let page = offset.checked_sub(self.pages_offset)? / PAGE_LEN;
-        (page < self.page_count).then_some(page)
+        self.in_pages(offset)
+            .then(|| (offset - self.pages_offset) / PAGE_LEN)
     }
 
     /// Index pages a shard with this many buckets has.
@@ -348,9 +373,15 @@ impl Geometry {
         }
     }
 
-    /// Most buckets a shard's directory can name.
+    /// Most index pages a shard can have.
+    #[inline(always)]
+    pub fn chunks_max(&self) -> u64 {
+        shard::CHUNKS_HERE + self.directory_words
+    }
+
+    /// Most buckets a shard can have.
     pub fn buckets_max(&self) -> u64 {
-        (self.directory_words * PAGE_BUCKETS).min(u64::from(u32::MAX))
+        (self.chunks_max() * PAGE_BUCKETS).min(u64::from(u32::MAX))
     }
 }
 
@@ -368,13 +399,11 @@ pub fn tag_of(hash: u64) -> u64 {
 /// The bucket of a hash in a shard of `buckets` buckets (linear hashing, Litwin 1980).
 #[inline]
 pub fn bucket_of(hash: u64, buckets: u64) -> u64 {
-    let level = 63 - (buckets | 1).leading_zeros();
-    let low = hash & ((1 << level) - 1);
-    let wide = hash & ((2 << level) - 1);
+    let wide = u64::MAX >> (buckets | 1).leading_zeros() & hash;
     if wide < buckets {
         wide
     } else {
-        low
+        u64::MAX >> (buckets | 1).leading_zeros() >> 1 & hash
     }
 }
 

@@ -17,13 +17,6 @@ use crate::session::{self, OwnerId};
 use crate::sync::{spin_loop, Ordering};
 use std::time::Instant;
 
-/// The lock of a shard, held. Dropping it unlocks.
-pub(crate) struct Guard<'r> {
-    region: &'r Inner,
-    offset: u64,
-    words: Words<'r>,
-}
-
 /// How the lock was got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acquired {
@@ -33,45 +26,54 @@ pub(crate) enum Acquired {
     TakenOver,
 }
 
-/// Locks a shard for `owner`.
+/// Locks a shard for `owner`; every call that succeeds needs one of [`release`].
 #[inline(always)]
-pub(crate) fn acquire<'r>(
-    region: &'r Inner,
+pub(crate) fn acquire(
+    region: &Inner,
     shard_index: u64,
-    words: Words<'r>,
+    words: Words<'_>,
     owner: OwnerId,
-) -> Result<(Guard<'r>, Acquired), WriteError> {
-    let offset = region.geometry.shard_offset(shard_index);
-    let guard = Guard {
-        region,
-        offset,
-        words,
-    };
-    // Acquire pairs with the Release store of the last holder's `drop`.
+) -> Result<Acquired, WriteError> {
+    // Acquire pairs with the Release store of the last holder's `release`.
     let free =
         words
             .at(shard::LOCK)
             .compare_exchange(0, owner.0, Ordering::Acquire, Ordering::Relaxed);
     match free {
-        Ok(_) => Ok((guard, Acquired::Free)),
-        Err(_) => match acquire_contended(region, offset, words, owner) {
-            Ok(acquired) => Ok((guard, acquired)),
-            Err(error) => {
-                // Not held, so there is nothing to unlock.
-                std::mem::forget(guard);
-                Err(error)
-            }
-        },
+        Ok(_) => Ok(Acquired::Free),
+        Err(_) => acquire_contended(region, shard_index, words, owner),
+    }
+}
+
+/// Unlocks a shard that this thread locked.
+#[inline(always)]
+pub(crate) fn release(region: &Inner, shard_index: u64, words: Words<'_>) {
+    let lock = words.at(shard::LOCK);
+    if std::thread::panicking() {
+        // Whatever was half done is for the next writer to repair.
+        lock.store(OwnerId::ABANDONED.0, Ordering::Release);
+        return;
+    }
+    // Release pairs with the Acquire of the next holder's `acquire`.
+    lock.store(0, Ordering::Release);
+    if words.at(shard::WAITERS).load(Ordering::Relaxed) != 0 {
+        words.at(shard::WAITERS).store(0, Ordering::Relaxed);
+        futex::wake(
+            &region.memory,
+            region.geometry.shard_offset(shard_index) + shard::LOCK * WORD,
+            1,
+        );
     }
 }
 
 #[cold]
 fn acquire_contended(
     region: &Inner,
-    offset: u64,
+    shard_index: u64,
     words: Words<'_>,
     owner: OwnerId,
 ) -> Result<Acquired, WriteError> {
+    let offset = region.geometry.shard_offset(shard_index);
     let lock = words.at(shard::LOCK);
     let take = |from: u64| {
         lock.compare_exchange(from, owner.0, Ordering::Acquire, Ordering::Relaxed)
@@ -115,23 +117,5 @@ fn acquire_contended(
         words.at(shard::WAITERS).store(1, Ordering::SeqCst);
         futex::wait(&region.memory, offset + shard::LOCK * WORD, holder, sleep);
         sleep = (sleep * 2).min(LOCK_WAIT_MAX);
-    }
-}
-
-impl Drop for Guard<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let lock = self.words.at(shard::LOCK);
-        if std::thread::panicking() {
-            // Whatever was half done is for the next writer to repair.
-            lock.store(OwnerId::ABANDONED.0, Ordering::Release);
-            return;
-        }
-        // Release pairs with the Acquire of the next holder's `acquire`.
-        lock.store(0, Ordering::Release);
-        if self.words.at(shard::WAITERS).load(Ordering::Relaxed) != 0 {
-            self.words.at(shard::WAITERS).store(0, Ordering::Relaxed);
-            futex::wake(&self.region.memory, self.offset + shard::LOCK * WORD, 1);
-        }
     }
 }

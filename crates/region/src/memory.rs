@@ -3,6 +3,7 @@
 use crate::backing::Backing;
 use crate::layout::WORD;
 use crate::sync::{AtomicU64, Ordering};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// A view of the whole region. Cloning it shares the mapping.
@@ -59,11 +60,11 @@ impl Memory {
         let inside = offset.is_multiple_of(WORD)
             && first <= self.len_words
             && count <= self.len_words - first;
-        inside.then_some(Words {
-            memory: self,
-            first,
-            count,
-        })
+        if !inside {
+            return None;
+        }
+        // SAFETY: `first + count` is at most `len_words` (checked).
+        Some(unsafe { self.run(first, count) })
     }
 
     /// `count` words at a byte offset of the geometry.
@@ -74,11 +75,8 @@ impl Memory {
     pub(crate) fn trusted_words(&self, offset: u64, count: u64) -> Words<'_> {
         let first = offset / WORD;
         assert!(first + count <= self.len_words);
-        Words {
-            memory: self,
-            first,
-            count,
-        }
+        // SAFETY: `first + count` is at most `len_words` (asserted).
+        unsafe { self.run(first, count) }
     }
 
     /// Asks the processor to bring the cache line of `offset` closer. Never faults, whatever the offset.
@@ -108,14 +106,24 @@ impl Memory {
     #[cfg(not(loom))]
     #[inline(always)]
     unsafe fn at(&self, index: u64) -> &AtomicU64 {
-        // A word index of a mapped region fits in usize.
+        // SAFETY: passed on to the caller.
+        let words = unsafe { self.run(index, 1) };
+        &words.0[0]
+    }
+
+    /// # Safety
+    /// `first + count` must be at most `self.len_words`.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    unsafe fn run(&self, first: u64, count: u64) -> Words<'_> {
+        // Word indices of a mapped region fit in usize.
         #[allow(clippy::cast_possible_truncation)]
-        let index = index as usize;
-        // SAFETY: `Backing` promises `len` bytes at `base`, aligned to a page; the caller keeps `index` inside.
-        let word = unsafe { self.base.add(index) };
-        // SAFETY: the word is mapped as long as `self.backing` lives, aligned, initialised (zero pages), and
-        // accessed as an AtomicU64 by everyone, so no data race can arise.
-        unsafe { &*word }
+        let (first, count) = (first as usize, count as usize);
+        // SAFETY: `Backing` promises `len` bytes at `base`; the caller keeps the run inside them.
+        let start = unsafe { self.base.add(first) };
+        // SAFETY: the words are mapped as long as `self.backing` lives, aligned to a word (`Backing`), initialised
+        // (zero pages), and accessed as atomics by everyone, so no data race can arise and sharing them is sound.
+        Words(unsafe { std::slice::from_raw_parts(start, count) })
     }
 
     /// # Safety
@@ -124,9 +132,26 @@ impl Memory {
     unsafe fn at(&self, index: u64) -> &AtomicU64 {
         self.model.at(index)
     }
+
+    /// # Safety
+    /// None needed; unsafe to match the other build.
+    #[cfg(loom)]
+    unsafe fn run(&self, first: u64, count: u64) -> Words<'_> {
+        Words {
+            memory: self,
+            first,
+            count,
+        }
+    }
 }
 
 /// A run of words that is known to be inside the region.
+#[cfg(not(loom))]
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'m>(&'m [AtomicU64]);
+
+/// The same, one word at a time.
+#[cfg(loom)]
 #[derive(Clone, Copy)]
 pub(crate) struct Words<'m> {
     memory: &'m Memory,
@@ -134,77 +159,52 @@ pub(crate) struct Words<'m> {
     count: u64,
 }
 
+// Indices and lengths of a mapped region fit in usize.
+#[allow(clippy::cast_possible_truncation)]
+#[cfg(not(loom))]
 impl<'m> Words<'m> {
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
-        self.count
+        self.0.len() as u64
     }
 
     /// # Panics
     /// If `index` is not below [`Words::len`].
     #[inline(always)]
     pub(crate) fn at(&self, index: u64) -> &'m AtomicU64 {
-        assert!(index < self.count);
-        // SAFETY: `first + count` was checked against the region's length when this was made.
-        unsafe { self.memory.at(self.first + index) }
-    }
-
-    /// Whether the first bytes of these words are `bytes`, and the rest of the last word is zeros.
-    #[inline(always)]
-    pub(crate) fn bytes_are(&self, bytes: &[u8]) -> bool {
-        if bytes.len().div_ceil(8) as u64 > self.count {
-            return false;
-        }
-        let chunks = bytes.chunks_exact(8);
-        let rest = chunks.remainder();
-        let mut index = 0;
-        for chunk in chunks {
-            if self.at(index).load(Ordering::Relaxed) != word_of(chunk) {
-                return false;
-            }
-            index += 1;
-        }
-        rest.is_empty() || self.at(index).load(Ordering::Relaxed) == word_of(rest)
-    }
-
-    /// Fills `out` with the first bytes of these words; what `out` has beyond them stays as it is.
-    #[inline(always)]
-    pub(crate) fn copy_to(&self, out: &mut [u8]) {
-        let mut chunks = out.chunks_exact_mut(8);
-        let mut index = 0;
-        for chunk in chunks.by_ref() {
-            if index == self.count {
-                return;
-            }
-            chunk.copy_from_slice(&self.at(index).load(Ordering::Relaxed).to_le_bytes());
-            index += 1;
-        }
-        let rest = chunks.into_remainder();
-        if !rest.is_empty() && index < self.count {
-            let word = self.at(index).load(Ordering::Relaxed).to_le_bytes();
-            rest.copy_from_slice(&word[..rest.len()]);
-        }
-    }
-
-    /// Appends the first `len` bytes of these words to `out`.
-    #[inline(always)]
-    pub(crate) fn append_to(&self, out: &mut Vec<u8>, len: usize) {
-        let start = out.len();
-        out.resize(start + len, 0);
-        self.copy_to(&mut out[start..]);
-    }
-
-    /// Writes `bytes` from the first word on and pads the last word with zeros. What does not fit is left out.
-    #[inline(always)]
-    pub(crate) fn fill(&self, bytes: &[u8]) {
-        let last = self.count;
-        for (index, chunk) in (0..last).zip(bytes.chunks(8)) {
-            self.at(index).store(word_of(chunk), Ordering::Relaxed);
-        }
+        &self.0[index as usize]
     }
 
     /// The words from `start` on.
     #[inline(always)]
+    pub(crate) fn from(&self, start: u64) -> Option<Self> {
+        self.0.get(start as usize..).map(Self)
+    }
+
+    /// The first `count` words.
+    #[inline(always)]
+    pub(crate) fn first(&self, count: u64) -> Option<Self> {
+        self.0.get(..count as usize).map(Self)
+    }
+
+    #[inline(always)]
+    fn iter(&self) -> std::slice::Iter<'m, AtomicU64> {
+        self.0.iter()
+    }
+}
+
+#[cfg(loom)]
+impl<'m> Words<'m> {
+    pub(crate) fn len(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn at(&self, index: u64) -> &'m AtomicU64 {
+        assert!(index < self.count);
+        // SAFETY: nothing is required in this build.
+        unsafe { self.memory.at(self.first + index) }
+    }
+
     pub(crate) fn from(&self, start: u64) -> Option<Self> {
         let count = self.count.checked_sub(start)?;
         Some(Self {
@@ -214,19 +214,101 @@ impl<'m> Words<'m> {
         })
     }
 
-    /// The first `count` words.
-    #[inline(always)]
     pub(crate) fn first(&self, count: u64) -> Option<Self> {
         (count <= self.count).then_some(Self { count, ..*self })
     }
+
+    fn iter(&self) -> impl Iterator<Item = &'m AtomicU64> + use<'m> {
+        let words = *self;
+        (0..self.count).map(move |index| words.at(index))
+    }
 }
 
-/// Up to eight bytes as a little-endian word.
-#[inline(always)]
-fn word_of(bytes: &[u8]) -> u64 {
-    if let Ok(whole) = <[u8; 8]>::try_from(bytes) {
-        return u64::from_le_bytes(whole);
+impl Words<'_> {
+    /// Whether the first bytes of these words are `bytes`, and the rest of the last word is zeros.
+    #[inline(always)]
+    pub(crate) fn bytes_are(&self, bytes: &[u8]) -> bool {
+        let (whole, rest) = bytes.as_chunks::<8>();
+        if ((bytes.len() + 7) / 8) as u64 > self.len() {
+            return false;
+        }
+        let mut words = self.iter();
+        let same = whole
+            .iter()
+            .zip(words.by_ref())
+            .all(|(chunk, word)| word.load(Ordering::Relaxed) == u64::from_le_bytes(*chunk));
+        let is_rest = |word: &AtomicU64| word.load(Ordering::Relaxed) == word_of(rest);
+        // `zip` asks for a chunk first, so no word is lost when the chunks end.
+        same && (rest.is_empty() || words.next().is_some_and(is_rest))
     }
+
+    /// Fills `out` with the first bytes of these words; what `out` has beyond them stays as it is.
+    pub(crate) fn copy_to(&self, out: &mut [u8]) {
+        for (chunk, word) in out.chunks_mut(8).zip(self.iter()) {
+            let bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+    }
+
+    /// Fills as many places as there are words; the caller has as many of both.
+    #[inline(always)]
+    fn load_into(&self, places: &mut [[MaybeUninit<u8>; 8]]) {
+        let load = |place: &mut [MaybeUninit<u8>; 8], word: &AtomicU64| {
+            *place = word
+                .load(Ordering::Relaxed)
+                .to_le_bytes()
+                .map(MaybeUninit::new);
+        };
+        #[cfg(not(loom))]
+        {
+            let (fours, rest) = places.as_chunks_mut::<4>();
+            let (four_words, rest_words) = self.0.as_chunks::<4>();
+            for (places, words) in fours.iter_mut().zip(four_words) {
+                for (place, word) in places.iter_mut().zip(words) {
+                    load(place, word);
+                }
+            }
+            for (place, word) in rest.iter_mut().zip(rest_words) {
+                load(place, word);
+            }
+        }
+        #[cfg(loom)]
+        for (place, word) in places.iter_mut().zip(self.iter()) {
+            load(place, word);
+        }
+    }
+
+    /// Appends the first `len` bytes of these words to `out`, or as many as there are.
+    #[inline(always)]
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>, len: usize) {
+        let count = (len + 7) / 8;
+        let Some(words) = self.first(count as u64) else {
+            return self.append_to(out, usize::try_from(self.len() * 8).unwrap_or(0));
+        };
+        let start = out.len();
+        out.reserve(count * 8);
+        let places = &mut out.spare_capacity_mut().as_chunks_mut::<8>().0[..count];
+        words.load_into(places);
+        // SAFETY: the capacity was reserved, and `load_into` initialised as many words as `len` bytes need.
+        unsafe { out.set_len(start + len) };
+    }
+
+    /// Writes `bytes` from the first word on and pads the last word with zeros. What does not fit is left out.
+    #[inline(always)]
+    pub(crate) fn fill(&self, bytes: &[u8]) {
+        let (whole, rest) = bytes.as_chunks::<8>();
+        let mut words = self.iter();
+        for (chunk, word) in whole.iter().zip(words.by_ref()) {
+            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        }
+        if let (false, Some(word)) = (rest.is_empty(), words.next()) {
+            word.store(word_of(rest), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Fewer than eight bytes as a little-endian word, padded with zeros.
+fn word_of(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .rev()

@@ -47,6 +47,7 @@ impl PageState {
     }
 
     /// `None` if no page can have this state.
+    #[inline(always)]
     pub(crate) fn decode(word: u64) -> Option<Self> {
         const KINDS: [Kind; 8] = [
             Kind::Absent,
@@ -68,6 +69,16 @@ impl PageState {
         })
     }
 
+    /// The size class of a page of blocks of this shard; `None` if it is something else.
+    #[inline(always)]
+    pub(crate) fn class_of_blocks(region: &Inner, page: u64, shard: u64) -> Option<usize> {
+        let word = page_state(region, page).load(Ordering::Relaxed);
+        let class = usize::try_from(word >> 8 & 0xff).ok()?;
+        let is_ours = word & !0xff00 == Kind::Blocks as u64 | shard << 16;
+        (is_ours && class < crate::layout::CLASSES.len()).then_some(class)
+    }
+
+    #[inline(always)]
     pub(crate) fn load(region: &Inner, page: u64) -> Option<Self> {
         Self::decode(page_state(region, page).load(Ordering::Relaxed))
     }
@@ -77,6 +88,7 @@ const ABSENT: u64 = Kind::Absent as u64;
 const FREE: u64 = Kind::Free as u64;
 
 /// The state word of a page.
+#[inline(always)]
 pub(crate) fn page_state(region: &Inner, page: u64) -> &AtomicU64 {
     region
         .memory

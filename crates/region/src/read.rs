@@ -121,21 +121,47 @@ pub(crate) fn read<T>(
     mut take: impl FnMut(&EntryRef<'_>) -> Result<T, Damaged>,
 ) -> Result<Option<T>, ReadError> {
     let shard = inner.geometry.shard_of(hash);
-    let words = shard_words(inner, shard);
+    // What nearly every read is: nothing changes meanwhile, and the value is not long.
+    let view = View::new(inner, shard, hash);
+    if let Ok(bucket) = view.bucket {
+        match bucket.find(inner, hash, key) {
+            Ok(Some(found)) if !is_long(&found.entry) && !found.entry.is_expired() => {
+                let result = take(&found.entry);
+                if view.is_unchanged() {
+                    mark_visited(inner, &found);
+                    return Ok(Some(result?));
+                }
+            }
+            Ok(None) if view.is_unchanged() => return Ok(None),
+            _ => {}
+        }
+    }
+    read_patiently(inner, hash, key, take)
+}
+
+/// The same for all other cases.
+#[inline(never)]
+fn read_patiently<T>(
+    inner: &Inner,
+    hash: u64,
+    key: &[u8],
+    mut take: impl FnMut(&EntryRef<'_>) -> Result<T, Damaged>,
+) -> Result<Option<T>, ReadError> {
+    let shard = inner.geometry.shard_of(hash);
     let mut taken: Option<((u64, u64), T)> = None;
     for attempt in 0..READ_ATTEMPTS {
-        let view = View::new(inner, shard, words, hash);
+        if attempt > 0 {
+            wait(attempt);
+        }
+        let view = View::new(inner, shard, hash);
         let found = view.bucket.and_then(|bucket| bucket.find(inner, hash, key));
         let found = match found {
             Ok(Some(found)) if !found.entry.is_expired() => found,
-            absent => {
-                if view.is_unchanged() {
-                    absent?;
-                    return Ok(None);
-                }
-                wait(attempt);
-                continue;
+            absent if view.is_unchanged() => {
+                absent?;
+                return Ok(None);
             }
+            _ => continue,
         };
         let identity = (found.entry.offset, found.entry.revision());
         if let Some((copied, value)) = taken.take() {
@@ -143,9 +169,8 @@ pub(crate) fn read<T>(
                 return Ok(Some(value));
             }
         }
-        let is_long = found.entry.meta.value_len > LONG;
+        let is_long = is_long(&found.entry);
         if is_long && !view.is_unchanged() {
-            wait(attempt);
             continue;
         }
         let result = take(&found.entry);
@@ -158,9 +183,13 @@ pub(crate) fn read<T>(
             .ok()
             .filter(|_| is_long)
             .map(|value| (identity, value));
-        wait(attempt);
     }
     Err(ReadError::Contended)
+}
+
+#[inline(always)]
+fn is_long(entry: &EntryRef<'_>) -> bool {
+    entry.meta.value_len() > LONG
 }
 
 /// What a lookup started from.
@@ -173,7 +202,8 @@ struct View<'r> {
 
 impl<'r> View<'r> {
     #[inline(always)]
-    fn new(inner: &'r Inner, shard: u64, words: Words<'r>, hash: u64) -> Self {
+    fn new(inner: &'r Inner, shard: u64, hash: u64) -> Self {
+        let words = shard_words(inner, shard);
         let root = Root::load(words);
         // Pairs with the Release store of the root: who sees new buckets sees what is in them.
         fence(Ordering::Acquire);

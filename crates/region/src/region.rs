@@ -157,7 +157,7 @@ impl Region {
 
     /// Longest value in bytes.
     pub fn value_len_max(&self) -> u64 {
-        self.inner.geometry.value_len_max()
+        self.inner.geometry.value_len_max
     }
 
     /// Whether this handle may write.

@@ -85,7 +85,7 @@ impl<'r> Locked<'r> {
                 .at(shard::ROOT)
                 .store(root.next(buckets), Ordering::Release);
         }
-        for chunk in Geometry::chunks_for(buckets)..self.region.geometry.directory_words {
+        for chunk in Geometry::chunks_for(buckets)..self.region.geometry.chunks_max() {
             directory_word(self.region, self.index, chunk).store(0, Ordering::Relaxed);
         }
         buckets
@@ -167,7 +167,7 @@ impl<'r> Locked<'r> {
                 .store(revision, Ordering::Release);
         }
         reached.entries.push((offset, revision));
-        reached.bytes += entry.meta.key_len + entry.meta.value_len;
+        reached.bytes += entry.meta.key_len() + entry.meta.value_len();
         reached.highest_revision = reached.highest_revision.max(revision);
         if entry.expires_at() != 0 {
             reached.ttl_entries += 1;

@@ -12,7 +12,8 @@ use crate::backing::file::forks;
 use crate::error::SessionError;
 use crate::layout::{session, WORD};
 use crate::region::Inner;
-use crate::sync::{local, AtomicU64, Ordering};
+use crate::sync::local::AtomicU64 as LocalU64;
+use crate::sync::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Slot (from 1, 16 bits) and incarnation (48 bits) of a session. Never 0.
@@ -39,8 +40,8 @@ impl OwnerId {
 /// This handle's own session.
 #[derive(Default)]
 pub(crate) struct Session {
-    owner: local::AtomicU64,
-    at_forks: local::AtomicU64,
+    owner: LocalU64,
+    at_forks: LocalU64,
     registering: Mutex<()>,
 }
 

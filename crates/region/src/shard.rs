@@ -1,8 +1,8 @@
 //! A locked shard: what every write works on.
 
 use crate::error::WriteError;
-use crate::layout::{shard, INLINE_BUCKETS};
-use crate::lock::{self, Acquired, Guard};
+use crate::layout::{bucket_of, shard, INLINE_BUCKETS};
+use crate::lock::{self, Acquired};
 use crate::memory::Words;
 use crate::region::Inner;
 use crate::session::OwnerId;
@@ -15,7 +15,6 @@ pub(crate) struct Locked<'r> {
     pub(crate) index: u64,
     pub(crate) words: Words<'r>,
     pub(crate) owner: OwnerId,
-    _guard: Guard<'r>,
 }
 
 impl<'r> Locked<'r> {
@@ -24,13 +23,12 @@ impl<'r> Locked<'r> {
     pub(crate) fn lock(region: &'r Inner, index: u64) -> Result<Self, WriteError> {
         let owner = region.owner()?;
         let words = shard_words(region, index);
-        let (guard, acquired) = lock::acquire(region, index, words, owner)?;
+        let acquired = lock::acquire(region, index, words, owner)?;
         let locked = Self {
             region,
             index,
             words,
             owner,
-            _guard: guard,
         };
         if acquired == Acquired::TakenOver {
             locked.repair();
@@ -71,6 +69,13 @@ impl<'r> Locked<'r> {
     }
 }
 
+impl Drop for Locked<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        lock::release(self.region, self.index, self.words);
+    }
+}
+
 /// The words of a shard, locked or not.
 #[inline(always)]
 pub(crate) fn shard_words(region: &Inner, index: u64) -> Words<'_> {
@@ -92,6 +97,12 @@ impl Root {
     #[inline(always)]
     pub(crate) fn buckets(self) -> u64 {
         (self.0 & 0xffff_ffff).max(INLINE_BUCKETS)
+    }
+
+    /// The number of the bucket that a hash belongs to.
+    #[inline(always)]
+    pub(crate) fn bucket_of(self, hash: u64) -> u64 {
+        bucket_of(hash, self.0 & 0xffff_ffff)
     }
 
     /// The word for another number of buckets.

@@ -8,7 +8,7 @@ use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
 use crate::index::{slot_word, Bucket, Found};
 use crate::layout::{entry, shard, slot, KEY_LEN_MAX};
-use crate::region::Region;
+use crate::region::{Inner, Region};
 use crate::session;
 use crate::shard::Locked;
 use crate::sync::{fence, Ordering};
@@ -97,7 +97,7 @@ impl Region {
         value: &[u8],
         options: SetOptions,
     ) -> Result<Option<u64>, WriteError> {
-        let limit = self.inner.geometry.value_len_max();
+        let limit = self.inner.geometry.value_len_max;
         if value.len() as u64 > limit {
             return Err(WriteError::ValueLen {
                 len: value.len() as u64,
@@ -179,7 +179,7 @@ impl Region {
     /// Adds bytes to the end of a value and returns its new length. A key that is not there begins empty; one that
     /// is keeps its expiry.
     pub fn append(&self, key: &[u8], more: &[u8]) -> Result<u64, WriteError> {
-        let limit = self.inner.geometry.value_len_max();
+        let limit = self.inner.geometry.value_len_max;
         self.write(key, |locked, hash| {
             let (bucket, found) = locked.find_live(hash, key)?;
             let mut value = Vec::new();
@@ -251,46 +251,22 @@ impl Region {
         }
         let hash = inner.hash(key);
         let shard = inner.geometry.shard_of(hash);
-        let result = {
-            let locked = Locked::lock(inner, shard)?;
-            let result = body(&locked, hash);
-            locked.sweep_a_little();
-            result
+        let mut room = MakeRoom {
+            shard,
+            idle: 0,
+            next: shard,
         };
-        match result {
-            Err(WriteError::Full | WriteError::NoMemory(_)) => {
-                self.retry_with_more_room(shard, result, |locked| body(locked, hash))
-            }
-            result => result,
-        }
-    }
-
-    #[cold]
-    fn retry_with_more_room<T>(
-        &self,
-        shard: u64,
-        mut result: Result<T, WriteError>,
-        mut body: impl FnMut(&Locked<'_>) -> Result<T, WriteError>,
-    ) -> Result<T, WriteError> {
-        let inner = &*self.inner;
-        // Expired entries go first, from all shards: they are no reason to be full.
-        let mut freed = crate::sweep::sweep_all(inner)?;
-        let mut next = shard;
-        let mut idle = 0;
         loop {
-            if freed {
-                result = body(&Locked::lock(inner, shard)?);
-                if !matches!(result, Err(WriteError::Full | WriteError::NoMemory(_))) {
-                    return result;
-                }
+            let result = {
+                let locked = Locked::lock(inner, shard)?;
+                let result = body(&locked, hash);
+                locked.sweep_a_little();
+                result
+            };
+            match result {
+                Err(WriteError::Full | WriteError::NoMemory(_)) if room.make(inner)? => {}
+                result => return result,
             }
-            idle = if freed { 0 } else { idle + 1 };
-            if !inner.geometry.evicts() || idle > inner.geometry.shard_count {
-                return result;
-            }
-            // This shard had nothing left to evict: the others give up a page each, round by round.
-            next = (next + 1) % inner.geometry.shard_count;
-            freed = Locked::lock(inner, next)?.evict_page()?;
         }
     }
 
@@ -332,6 +308,35 @@ impl Region {
     }
 }
 
+/// Makes room for a write that found none, little by little, without a lock of its own shard.
+struct MakeRoom {
+    shard: u64,
+    /// Shards in a row that had nothing to give.
+    idle: u64,
+    next: u64,
+}
+
+impl MakeRoom {
+    /// Whether it is worth trying again.
+    #[cold]
+    fn make(&mut self, region: &Inner) -> Result<bool, WriteError> {
+        // Expired entries go first, from all shards: they are no reason to be full.
+        if crate::sweep::sweep_all(region)? {
+            return Ok(true);
+        }
+        // The write's own shard had nothing left to evict: the others give up a page each, round by round.
+        while region.geometry.evicts() && self.idle < region.geometry.shard_count {
+            self.next = (self.next + 1) % region.geometry.shard_count;
+            if self.next != self.shard && Locked::lock(region, self.next)?.evict_page()? {
+                self.idle = 0;
+                return Ok(true);
+            }
+            self.idle += 1;
+        }
+        Ok(false)
+    }
+}
+
 impl<'r> Locked<'r> {
     /// The bucket of a key and its entry, as a reader would see it: what is expired, or ephemeral of a dead
     /// session, is removed on the way.
@@ -366,7 +371,7 @@ impl<'r> Locked<'r> {
         new: &NewEntry<'_>,
     ) -> Result<u64, WriteError> {
         // Evicting may remove the entry to be replaced, or move it: so room is made before slots are looked at.
-        let (offset, evicted) = self.alloc_entry(new)?;
+        let (entry, evicted) = self.alloc_entry(new)?;
         let (bucket, found) = if evicted {
             let bucket = Bucket::of_hash(self.region, self.index, self.root(), new.hash)?;
             (bucket, bucket.find(self.region, new.hash, new.key)?)
@@ -380,12 +385,11 @@ impl<'r> Locked<'r> {
         let slot = match slot {
             Ok(slot) => slot,
             Err(error) => {
-                self.free_entry(&EntryRef::at(self.region, offset)?)?;
+                self.free_entry(&entry)?;
                 return Err(error);
             }
         };
         let revision = self.next_revision();
-        let entry = EntryRef::at(self.region, offset)?;
         entry
             .words
             .at(entry::REVISION)
@@ -397,12 +401,17 @@ impl<'r> Locked<'r> {
             0
         };
         // The commit. Release pairs with the fence in `Bucket::find`: who sees the slot sees the whole entry.
-        slot.store(slot_word(new.hash, offset) | visited, Ordering::Release);
+        slot.store(
+            slot_word(new.hash, entry.offset) | visited,
+            Ordering::Release,
+        );
         bucket.raise_version();
-        self.attach(&entry, found.as_ref().map(|found| &found.entry));
-        if let Some(found) = &found {
-            self.detach(&found.entry);
-            self.free_entry(&found.entry)?;
+        match &found {
+            Some(found) => {
+                self.swap_accounts(&entry, &found.entry);
+                self.free_entry(&found.entry)?;
+            }
+            None => self.attach(&entry, None),
         }
         self.publish(crate::feed::Change::Set, revision, new.key);
         if found.is_none() {
@@ -451,13 +460,23 @@ impl<'r> Locked<'r> {
 
     /// A block with the new entry in it, and whether something was evicted for it. Not linked yet.
     #[inline(always)]
-    fn alloc_entry(&self, new: &NewEntry<'_>) -> Result<(u64, bool), WriteError> {
+    fn alloc_entry(&self, new: &NewEntry<'_>) -> Result<(EntryRef<'r>, bool), WriteError> {
         match self.build_entry(new) {
-            Ok(offset) => Ok((offset, false)),
+            Ok(entry) => Ok((entry, false)),
             Err(WriteError::Full | WriteError::NoMemory(_)) if self.region.geometry.evicts() => {
-                self.build_entry_evicting(new).map(|offset| (offset, true))
+                self.build_entry_evicting(new).map(|entry| (entry, true))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Counts an entry in the place of another, which changes nothing if they are alike.
+    #[inline(always)]
+    fn swap_accounts(&self, entry: &EntryRef<'_>, old: &EntryRef<'_>) {
+        let alike = entry.meta == old.meta && entry.expires_at() == old.expires_at();
+        if !alike || entry.meta.has(entry::EPHEMERAL) || self.region.geometry.evicts() {
+            self.attach(entry, Some(old));
+            self.detach(old);
         }
     }
 
@@ -466,7 +485,7 @@ impl<'r> Locked<'r> {
     #[inline(always)]
     fn attach(&self, entry: &EntryRef<'_>, old: Option<&EntryRef<'_>>) {
         self.add(shard::ENTRIES, 1);
-        self.add(shard::BYTES, entry.meta.key_len + entry.meta.value_len);
+        self.add(shard::BYTES, entry.meta.key_len() + entry.meta.value_len());
         self.count_expiry(0, entry.expires_at());
         if self.region.geometry.evicts() {
             self.sieve_attach(entry, old);
@@ -479,7 +498,7 @@ impl<'r> Locked<'r> {
     #[inline(always)]
     fn detach(&self, entry: &EntryRef<'_>) {
         self.sub(shard::ENTRIES, 1);
-        self.sub(shard::BYTES, entry.meta.key_len + entry.meta.value_len);
+        self.sub(shard::BYTES, entry.meta.key_len() + entry.meta.value_len());
         self.count_expiry(entry.expires_at(), 0);
         if self.region.geometry.evicts() {
             self.sieve_detach(entry);
