@@ -199,7 +199,7 @@ impl Region {
         let writable = options.access == Access::ReadWrite;
         let inner = Inner::new(memory, geometry, secrets, options, writable);
         if writable {
-            inner.session.owner(&inner)?;
+            inner.session.register(&inner)?;
         }
         Ok(Self {
             inner: Arc::new(inner),
@@ -225,7 +225,7 @@ impl Region {
         let writable = options.access == Access::ReadWrite && backing.writable();
         let inner = Inner::new(memory, geometry, secrets, options, writable);
         if writable {
-            inner.session.owner(&inner)?;
+            inner.session.register(&inner)?;
         }
         Ok(Self {
             inner: Arc::new(inner),
@@ -265,17 +265,26 @@ impl Inner {
     /// The session that this process writes under.
     #[inline(always)]
     pub(crate) fn owner(&self) -> Result<OwnerId, WriteError> {
+        match self.session.current() {
+            Some(owner) => Ok(owner),
+            None => self.new_owner(),
+        }
+    }
+
+    /// A forked child has no session yet, and a read-only handle never gets one.
+    #[cold]
+    fn new_owner(&self) -> Result<OwnerId, WriteError> {
         if !self.writable {
             return Err(WriteError::ReadOnly);
         }
-        Ok(self.session.owner(self)?)
+        Ok(self.session.register(self)?)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.writable {
-            if self.session.is_ours() {
+            if self.session.current().is_some() {
                 // What can't be removed now goes as the entries of a dead session do.
                 let _ = crate::ephemeral::remove_own(self);
             }

@@ -46,34 +46,27 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The session of this handle, which a forked child does not have yet and gets here.
+    /// The session that this process (not its parent) has.
     #[inline(always)]
-    pub(crate) fn owner(&self, region: &Inner) -> Result<OwnerId, SessionError> {
+    pub(crate) fn current(&self) -> Option<OwnerId> {
         let owner = self.owner.load(Ordering::Acquire);
-        if owner != 0 && self.at_forks.load(Ordering::Relaxed) == forks() {
-            return Ok(OwnerId(owner));
-        }
-        self.register(region)
+        let is_ours = owner != 0 && self.at_forks.load(Ordering::Relaxed) == forks();
+        is_ours.then_some(OwnerId(owner))
     }
 
-    #[cold]
-    fn register(&self, region: &Inner) -> Result<OwnerId, SessionError> {
+    /// Takes a session, unless another thread just did.
+    pub(crate) fn register(&self, region: &Inner) -> Result<OwnerId, SessionError> {
         let _one_at_a_time = self
             .registering
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if self.is_ours() {
-            return Ok(OwnerId(self.owner.load(Ordering::Acquire)));
+        if let Some(owner) = self.current() {
+            return Ok(owner);
         }
         let owner = take_slot(region)?;
         self.at_forks.store(forks(), Ordering::Relaxed);
         self.owner.store(owner.0, Ordering::Release);
         Ok(owner)
-    }
-
-    /// Whether this process (not its parent) has a session.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.owner.load(Ordering::Acquire) != 0 && self.at_forks.load(Ordering::Relaxed) == forks()
     }
 
     /// Ends the session in good order, if this process (not its parent) began it.
