@@ -1,9 +1,9 @@
 //! Blocks of a size class, allocated from pages that the shard owns.
 //!
-//! Each page has a descriptor of two words: how its blocks are used, and its neighbours among the shard's pages
-//! of that class that have a free block. Free blocks of a page form a list through their first words; blocks that
-//! were never used are handed out in order, so a new page needs no preparing. A page without a used block goes
-//! back to the pool, where any class may take it.
+//! Each page has a descriptor of two words: how its blocks are used, and its neighbours among the
+//! shard's pages of that class that have a free block. Free blocks of a page form a list through
+//! their first words; blocks that were never used are handed out in order, so a new page needs no
+//! preparing. A page without a used block goes back to the pool, where any class may take it.
 //!
 //! None of this has to survive a crash: repair makes it anew from what the index reaches.
 
@@ -53,7 +53,8 @@ impl Usage {
     }
 }
 
-/// Neighbours of a page in the list of its class: second word of its descriptor. Page index + 1, or 0.
+/// Neighbours of a page in the list of its class: second word of its descriptor. Page index + 1, or
+/// 0.
 #[derive(Clone, Copy, Default)]
 struct Links {
     next: u64,
@@ -136,7 +137,8 @@ impl Locked<'_> {
         Ok(offset)
     }
 
-    /// Puts a block back. Readers that still copy from it notice: the bucket's version was raised before.
+    /// Puts a block back. Readers that still copy from it notice: the bucket's version was raised
+    /// before.
     #[inline(always)]
     pub(crate) fn free_block(&self, offset: u64) -> Result<(), Damaged> {
         let damaged = |what| Damaged { what, offset };

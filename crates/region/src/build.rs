@@ -44,8 +44,8 @@ impl<'r> Locked<'r> {
         let class = class_of(block_len).ok_or(WriteError::Full)?;
         let offset = self.alloc_block(class)?;
         let words = self.region.memory.trusted_words(offset, block_len / WORD);
-        // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees the version that
-        // was raised before this block was freed.
+        // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees
+        // the version that was raised before this block was freed.
         fence(Ordering::Release);
         words.at(entry::HASH).store(new.hash, Ordering::Relaxed);
         words.at(entry::META).store(meta.0, Ordering::Relaxed);
@@ -81,7 +81,8 @@ impl<'r> Locked<'r> {
         Ok(EntryRef::made(self.region, offset, words, meta))
     }
 
-    /// Writes a large value into pages of its own and lists them in the block. On failure nothing stays claimed.
+    /// Writes a large value into pages of its own and lists them in the block. On failure nothing
+    /// stays claimed.
     #[cold]
     fn write_pages(
         &self,
@@ -99,7 +100,8 @@ impl<'r> Locked<'r> {
         let mut claim = |kind| {
             let page = self.claim_page(kind, 0)?;
             claimed.push(page);
-            // As in `build_entry`: the page may have been read as something else until a moment ago.
+            // As in `build_entry`: the page may have been read as something else until a moment
+            // ago.
             fence(Ordering::Release);
             let start = self.region.geometry.page_offset(page);
             Ok::<_, WriteError>((page, self.region.memory.trusted_words(start, PAGE_WORDS)))

@@ -1,4 +1,5 @@
-//! The audit of a whole region: every invariant of `docs/region.md`, checked shard by shard under its lock.
+//! The audit of a whole region: every invariant of `docs/region.md`, checked shard by shard under
+//! its lock.
 
 use crate::alloc::{block_class, block_starts, free_blocks, has_room, listed_pages, Usage};
 use crate::entry::EntryRef;
@@ -46,8 +47,8 @@ impl Audit {
 }
 
 impl Region {
-    /// Checks every invariant of the region. Each shard is locked (and repaired, if its last writer died) while it
-    /// is checked, so writers wait for milliseconds per million keys; readers don't.
+    /// Checks every invariant of the region. Each shard is locked (and repaired, if its last writer
+    /// died) while it is checked, so writers wait for milliseconds per million keys; readers don't.
     pub fn check(&self) -> Result<Audit, WriteError> {
         let inner = &*self.inner;
         let mut audit = Audit::default();

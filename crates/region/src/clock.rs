@@ -6,8 +6,9 @@ pub trait Clock: Send + Sync {
     fn now_ms(&self) -> u64;
 }
 
-/// The system's clock since boot, suspend included: the same in all processes, untouched by changes of the
-/// date, and read without a system call (vDSO). Only entries that have an expiry make a read ask it.
+/// The system's clock since boot, suspend included: the same in all processes, untouched by changes
+/// of the date, and read without a system call (vDSO). Only entries that have an expiry make a read
+/// ask it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BootClock;
 

@@ -27,8 +27,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// A region of `len` bytes, bookkeeping included, rounded up to 64 KiB. The bytes are reserved, not used:
-    /// memory is taken as the region fills. At least 1 MiB, at most 16 TiB.
+    /// A region of `len` bytes, bookkeeping included, rounded up to 64 KiB. The bytes are reserved,
+    /// not used: memory is taken as the region fills. At least 1 MiB, at most 16 TiB.
     pub fn new(len: u64) -> Self {
         Self {
             len,
@@ -45,8 +45,8 @@ impl Config {
         self
     }
 
-    /// In how many independently locked parts the keys are divided: a power of two up to 256. The default grows
-    /// with the region: one for each 4 MiB.
+    /// In how many independently locked parts the keys are divided: a power of two up to 256. The
+    /// default grows with the region: one for each 4 MiB.
     #[must_use]
     pub fn shards(mut self, shards: u64) -> Self {
         self.shards = Some(shards);
@@ -92,8 +92,8 @@ pub enum Access {
     /// Read and write; takes a session.
     #[default]
     ReadWrite,
-    /// Read only: the memory is mapped without write permission. This protects from accidents; a process of
-    /// the same user can always get at the file by other ways.
+    /// Read only: the memory is mapped without write permission. This protects from accidents; a
+    /// process of the same user can always get at the file by other ways.
     ReadOnly,
 }
 

@@ -1,5 +1,5 @@
-//! Entries: how one key and its value lie in a block. Readers meet blocks that are being reused under
-//! them, so everything read here is checked against the block's page before it is followed.
+//! Entries: how one key and its value lie in a block. Readers meet blocks that are being reused
+//! under them, so everything read here is checked against the block's page before it is followed.
 
 use crate::error::Damaged;
 use crate::layout::{entry, Geometry, BLOCK_LEN_MAX, KEY_LEN_MAX, PAGE_LEN, PAGE_WORDS, WORD};
@@ -87,7 +87,8 @@ impl Meta {
         (self.head_words(geometry) + self.key_words() + self.payload_words()) * WORD
     }
 
-    /// The flags a value of this length needs, besides those that are given: large if it does not fit a block.
+    /// The flags a value of this length needs, besides those that are given: large if it does not
+    /// fit a block.
     #[inline(always)]
     pub(crate) fn for_value(key_len: u64, value_len: u64, flags: u8, geometry: &Geometry) -> Self {
         let small = Self::new(key_len, value_len, flags);
@@ -100,8 +101,8 @@ impl Meta {
     }
 }
 
-/// An entry whose lengths fit its page. Its contents may still change or be gone: readers validate after they
-/// copied.
+/// An entry whose lengths fit its page. Its contents may still change or be gone: readers validate
+/// after they copied.
 #[derive(Clone, Copy)]
 pub(crate) struct EntryRef<'r> {
     region: &'r Inner,
@@ -125,7 +126,8 @@ impl<'r> EntryRef<'r> {
         }
     }
 
-    /// The words from `offset` to where its block can end at the latest; `None` if no entry can begin there.
+    /// The words from `offset` to where its block can end at the latest; `None` if no entry can
+    /// begin there.
     #[inline(always)]
     pub(crate) fn room(region: &'r Inner, offset: u64) -> Option<Words<'r>> {
         let in_page = offset % PAGE_LEN;

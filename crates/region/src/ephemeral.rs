@@ -1,7 +1,7 @@
 //! Ephemeral entries: they go when the session that wrote them ends.
 //!
-//! Each shard lists its own, so that a death costs a look at each shard's list, not at every key. Only lock holders
-//! touch the lists; repair makes them anew.
+//! Each shard lists its own, so that a death costs a look at each shard's list, not at every key.
+//! Only lock holders touch the lists; repair makes them anew.
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
@@ -26,9 +26,9 @@ pub struct Reaped {
 }
 
 impl Region {
-    /// Cleans up after processes that died: frees their sessions, repairs the shards they held locked, removes
-    /// their ephemeral entries. Nothing has to call it for reads and writes to go on; whoever calls it often makes
-    /// sure that locks and leases of the dead are noticed at once.
+    /// Cleans up after processes that died: frees their sessions, repairs the shards they held
+    /// locked, removes their ephemeral entries. Nothing has to call it for reads and writes to go
+    /// on; whoever calls it often makes sure that locks and leases of the dead are noticed at once.
     pub fn reap(&self) -> Result<Reaped, WriteError> {
         reap(&self.inner)
     }

@@ -1,9 +1,10 @@
-//! Eviction by SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi: NSDI 2024): a queue in order of insertion and a hand that
-//! moves from the oldest entry to the newest. An entry that was read since the hand last passed keeps its place
-//! and loses its mark; the first one without a mark goes. Reads set the mark in the slot word; nothing else moves.
+//! Eviction by SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi: NSDI 2024): a queue in order of
+//! insertion and a hand that moves from the oldest entry to the newest. An entry that was read
+//! since the hand last passed keeps its place and loses its mark; the first one without a mark
+//! goes. Reads set the mark in the slot word; nothing else moves.
 //!
-//! The queue is a list through the entries that only lock holders touch. Repair makes it anew, in the order of
-//! revisions.
+//! The queue is a list through the entries that only lock holders touch. Repair makes it anew, in
+//! the order of revisions.
 
 use crate::build::NewEntry;
 use crate::entry::EntryRef;
@@ -68,7 +69,8 @@ impl<'r> Locked<'r> {
         Ok(false)
     }
 
-    /// Empties one of this shard's pages, so that it can serve another class or shard; `false` without one.
+    /// Empties one of this shard's pages, so that it can serve another class or shard; `false`
+    /// without one.
     pub(crate) fn evict_page(&self) -> Result<bool, WriteError> {
         let hand = match self.get(shard::SIEVE_HAND) {
             0 => self.get(shard::SIEVE_OLDEST),
@@ -158,7 +160,8 @@ impl<'r> Locked<'r> {
         self.sieve_join(older, newer, newer, older);
     }
 
-    /// Lets `older` point up to `to_newer`, and `newer` down to `to_older`; the ends of the queue where there is none.
+    /// Lets `older` point up to `to_newer`, and `newer` down to `to_older`; the ends of the queue
+    /// where there is none.
     fn sieve_join(&self, older: u64, newer: u64, to_newer: u64, to_older: u64) {
         match EntryRef::at(self.region, older) {
             Ok(older) if older.offset != 0 => store(&older, entry::SIEVE_NEWER, to_newer),

@@ -1,8 +1,9 @@
-//! The change feed: each shard keeps a ring of what was written to it last, so that watchers learn which keys
-//! changed. It is off until somebody opens it, and costs a look at one word until then.
+//! The change feed: each shard keeps a ring of what was written to it last, so that watchers learn
+//! which keys changed. It is off until somebody opens it, and costs a look at one word until then.
 //!
-//! The rings never make a writer wait. A reader that is too slow, or a writer that died between its commit and
-//! its record, leads to a [`FeedItem::Gap`]: the reader then looks at the shard's keys anew.
+//! The rings never make a writer wait. A reader that is too slow, or a writer that died between its
+//! commit and its record, leads to a [`FeedItem::Gap`]: the reader then looks at the shard's keys
+//! anew.
 
 use crate::error::WriteError;
 use crate::futex;
@@ -64,8 +65,8 @@ const POLL: Duration = Duration::from_millis(1);
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 
 impl Region {
-    /// Opens the change feed, and turns it on for all writers if it is not. A read-only handle can follow a feed
-    /// that is on.
+    /// Opens the change feed, and turns it on for all writers if it is not. A read-only handle can
+    /// follow a feed that is on.
     pub fn feed(&self) -> Result<Feed, WriteError> {
         let inner = &*self.inner;
         let flags = inner.memory.word(header::FEED_FLAGS * WORD);
@@ -83,7 +84,8 @@ impl Region {
         for index in 0..inner.geometry.shard_count {
             let words = shard_words(inner, index);
             if inner.is_writable() {
-                // After this, every write of the shard was either done before (and can be read), or will be told.
+                // After this, every write of the shard was either done before (and can be read), or
+                // will be told.
                 drop(Locked::lock(inner, index)?);
             }
             positions.push(words.at(shard::FEED_HEAD).load(Ordering::Acquire));
@@ -94,8 +96,9 @@ impl Region {
         })
     }
 
-    /// Lets every write wake read-only waiters at once, which can't announce that they wait. Without it they look
-    /// once a millisecond; with it a write costs a system call more while the feed is on.
+    /// Lets every write wake read-only waiters at once, which can't announce that they wait.
+    /// Without it they look once a millisecond; with it a write costs a system call more while the
+    /// feed is on.
     pub fn wake_read_only_waiters(&self, wake: bool) -> Result<(), WriteError> {
         self.inner.owner()?;
         let flags = self.inner.memory.word(header::FEED_FLAGS * WORD);
@@ -114,7 +117,8 @@ impl Region {
 }
 
 impl Feed {
-    /// Calls `each` with everything that happened since the last call, and returns how much that was.
+    /// Calls `each` with everything that happened since the last call, and returns how much that
+    /// was.
     pub fn poll(&mut self, mut each: impl FnMut(FeedItem)) -> usize {
         let inner = &*self.region.inner;
         let mut items = 0;
@@ -145,7 +149,8 @@ impl Feed {
                     .word(header::FEED_WAITING * WORD)
                     .store(1, Ordering::Relaxed);
             }
-            // Pairs with the fence in `wake`: either the writer sees the mark, or this sees its change.
+            // Pairs with the fence in `wake`: either the writer sees the mark, or this sees its
+            // change.
             fence(Ordering::SeqCst);
             if self.has_news() {
                 return true;
@@ -210,7 +215,8 @@ impl Locked<'_> {
         };
         let end = head.wrapping_add(skipped + len);
         self.set(shard::FEED_RESERVED, end);
-        // Pairs with the second fence in `next`: who reads any word stored below sees the reservation.
+        // Pairs with the second fence in `next`: who reads any word stored below sees the
+        // reservation.
         fence(Ordering::Release);
         if skipped != 0 {
             ring.at(at).store(0, Ordering::Relaxed);

@@ -1,10 +1,11 @@
-//! Sleeping on a word of the region and waking who sleeps there. Works between processes, and on read-only
-//! mappings.
+//! Sleeping on a word of the region and waking who sleeps there. Works between processes, and on
+//! read-only mappings.
 
 use crate::memory::Memory;
 use std::time::Duration;
 
-/// Sleeps while the low half of the word at `offset` is `expected`, for `timeout` at most. May wake early.
+/// Sleeps while the low half of the word at `offset` is `expected`, for `timeout` at most. May wake
+/// early.
 #[cfg(not(loom))]
 pub(crate) fn wait(memory: &Memory, offset: u64, expected: u64, timeout: Duration) {
     let timeout = libc::timespec {
@@ -16,8 +17,9 @@ pub(crate) fn wait(memory: &Memory, offset: u64, expected: u64, timeout: Duratio
     let expected = expected as u32;
     // Little-endian: the low half of a word begins at the word's own address.
     let address = memory.address(offset);
-    // SAFETY: `address` is inside the mapping that `memory` keeps; the timeout outlives the call. Every way this
-    // can end (woken, changed, timed out, interrupted) is an early wake to the caller.
+    // SAFETY: `address` is inside the mapping that `memory` keeps; the timeout outlives the call.
+    // Every way this can end (woken, changed, timed out, interrupted) is an early wake to the
+    // caller.
     unsafe {
         libc::syscall(
             libc::SYS_futex,

@@ -1,8 +1,8 @@
 //! Growing and shrinking a shard's index by one bucket at a time, while readers go on.
 //!
-//! Both move slots between two buckets: first copies, then the root store that commits, then the originals
-//! are cleared. A writer killed in between leaves slots in a bucket their hash does not belong to, which lookups
-//! pass over and repair removes.
+//! Both move slots between two buckets: first copies, then the root store that commits, then the
+//! originals are cleared. A writer killed in between leaves slots in a bucket their hash does not
+//! belong to, which lookups pass over and repair removes.
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
@@ -43,7 +43,8 @@ impl<'r> Locked<'r> {
         }
         let word = last.last_slot();
         let overflow = self.new_bucket(&[word.load(Ordering::Relaxed)])?;
-        // The entry that was here is in the new bucket already. Release: who follows the link finds it.
+        // The entry that was here is in the new bucket already. Release: who follows the link finds
+        // it.
         word.store(slot::LINK | overflow.offset, Ordering::Release);
         first.raise_version();
         overflow.slots().nth(1).ok_or(
@@ -55,14 +56,16 @@ impl<'r> Locked<'r> {
         )
     }
 
-    /// Splits one bucket if the shard has too many entries for its buckets. Without room for that, chains grow.
+    /// Splits one bucket if the shard has too many entries for its buckets. Without room for that,
+    /// chains grow.
     #[inline(always)]
     pub(crate) fn grow_if_crowded(&self) {
         let buckets = self.root().buckets();
         if self.get(shard::ENTRIES) > buckets * CROWDED
             && buckets < self.region.geometry.buckets_max()
         {
-            // Damage or a full region: the write that led here is done, and the next one tries again.
+            // Damage or a full region: the write that led here is done, and the next one tries
+            // again.
             let _ = self.split();
         }
     }
@@ -147,7 +150,8 @@ impl<'r> Locked<'r> {
         self.compact(first, occupied)
     }
 
-    /// Moves the slots of a chain forward until its overflow buckets are as few as `occupied` slots need.
+    /// Moves the slots of a chain forward until its overflow buckets are as few as `occupied` slots
+    /// need.
     fn compact(&self, first: Bucket<'r>, occupied: usize) -> Result<(), Damaged> {
         // What a chain of so many buckets holds besides its links.
         let needed = 1 + occupied
@@ -169,7 +173,8 @@ impl<'r> Locked<'r> {
                     .iter()
                     .flat_map(Bucket::slots)
                     .find(|slot| slot.load(Ordering::Relaxed) == 0);
-                // The parent's link is about to become a free slot itself: the last one may go there.
+                // The parent's link is about to become a free slot itself: the last one may go
+                // there.
                 let Some(free) = free else { break };
                 free.store(from.load(Ordering::Relaxed), Ordering::Release);
                 // Before the original goes: who misses it there has seen a lower version.

@@ -1,13 +1,15 @@
-//! The index of a shard: linear hashing (Litwin 1980) over buckets of one cache line, overflow buckets chained
-//! from the last slot.
+//! The index of a shard: linear hashing (Litwin 1980) over buckets of one cache line, overflow
+//! buckets chained from the last slot.
 //!
 //! # What a lookup can rely on
 //! - Insert, replace and delete are one slot store.
-//! - The version in the first bucket of a chain is raised after a slot was stored and before the block it named is
-//!   reused, and before the old copy of a slot that moved within the chain is cleared.
+//! - The version in the first bucket of a chain is raised after a slot was stored and before the
+//!   block it named is reused, and before the old copy of a slot that moved within the chain is
+//!   cleared.
 //! - The root is stored before a slot that moved to another bucket is cleared in the old one.
 //!
-//! So a lookup whose version and root are the same before and after saw the chain as it was at one moment.
+//! So a lookup whose version and root are the same before and after saw the chain as it was at one
+//! moment.
 
 use crate::entry::EntryRef;
 use crate::error::Damaged;
@@ -100,8 +102,8 @@ impl<'r> Bucket<'r> {
         self.words.at(0).load(Ordering::Relaxed)
     }
 
-    /// Tells readers of this chain to start over. Release: who reads the new version also sees the slots stored
-    /// before it.
+    /// Tells readers of this chain to start over. Release: who reads the new version also sees the
+    /// slots stored before it.
     #[inline(always)]
     pub(crate) fn raise_version(&self) {
         self.words
@@ -201,7 +203,8 @@ impl<'r> Bucket<'r> {
             if word >> slot::TAG_SHIFT != tag || !names_entry(word) {
                 continue;
             }
-            // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
+            // Pairs with the Release store that committed the slot: who sees it sees the whole
+            // entry.
             fence(Ordering::Acquire);
             let offset = word & slot::OFFSET_MASK;
             region.memory.prefetch(offset + BUCKET_LEN);
@@ -228,8 +231,8 @@ impl<'r> Bucket<'r> {
     }
 }
 
-/// The word that names an index page of a shard: page index + 1, or 0. The first few stand beside the root, so that
-/// a lookup in a shard of ordinary size finds both in one cache line.
+/// The word that names an index page of a shard: page index + 1, or 0. The first few stand beside
+/// the root, so that a lookup in a shard of ordinary size finds both in one cache line.
 #[inline(always)]
 pub(crate) fn directory_word(region: &Inner, shard: u64, chunk: u64) -> &AtomicU64 {
     let geometry = &region.geometry;

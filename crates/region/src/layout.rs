@@ -1,4 +1,5 @@
-//! The byte layout: where everything lives and what each word means. `docs/region.md` says the same in prose.
+//! The byte layout: where everything lives and what each word means. `docs/region.md` says the same
+//! in prose.
 //!
 //! All offsets are bytes from the start of the region, all words little-endian `u64`, all areas
 //! aligned to a cache line. Nothing in here reads or writes the region; see [`Geometry`].
@@ -220,8 +221,8 @@ pub fn class_of(len: u64) -> Option<usize> {
     }
 }
 
-/// Where the areas of one region lie. A handle computes it once at attach and never reads it from the
-/// region again, so later damage to the header can't lead it outside the mapping.
+/// Where the areas of one region lie. A handle computes it once at attach and never reads it from
+/// the region again, so later damage to the header can't lead it outside the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     pub features: u32,
@@ -250,7 +251,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Lays out a region of `region_len` bytes (a multiple of the page length), or `None` if nothing fits.
+    /// Lays out a region of `region_len` bytes (a multiple of the page length), or `None` if
+    /// nothing fits.
     pub fn new(
         region_len: u64,
         shard_count: Option<u64>,

@@ -1,7 +1,8 @@
 //! A key-value store in shared memory that `kill -9` can't hurt.
 //!
-//! A [`Region`] is one file of shared memory that any number of processes attach to. All of them read and write it
-//! directly, at the speed of a map in their own memory; no process stands in between.
+//! A [`Region`] is one file of shared memory that any number of processes attach to. All of them
+//! read and write it directly, at the speed of a map in their own memory; no process stands in
+//! between.
 //!
 //! ```
 //! use ganger_region::{Config, Options, Region};
@@ -14,10 +15,10 @@
 //! ```
 //!
 //! # What holds, whatever dies when
-//! - A read takes no lock, makes no system call and writes no shared word (in regions that evict: one bit, when it
-//!   is clear). It works on a read-only mapping.
-//! - A process killed at any instruction leaves no reader or writer hanging, tears no value, loses no write that was
-//!   acknowledged and no memory for good.
+//! - A read takes no lock, makes no system call and writes no shared word (in regions that evict:
+//!   one bit, when it is clear). It works on a read-only mapping.
+//! - A process killed at any instruction leaves no reader or writer hanging, tears no value, loses
+//!   no write that was acknowledged and no memory for good.
 //! - What is read from the region is never trusted: damage is an error, not a crash.
 //!
 //! The bytes, the invariants and the protocols are written down in `docs/region.md`.

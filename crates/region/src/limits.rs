@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Times a read starts over before it gives up. Each time, some writer completed a write to the same bucket.
+/// Times a read starts over before it gives up. Each time, some writer completed a write to the
+/// same bucket.
 pub(crate) const READ_ATTEMPTS: u32 = 1_000_000;
 /// Times a compare-and-set loop starts over.
 pub(crate) const UPDATE_ATTEMPTS: u32 = 100_000;
-/// Buckets of a chain; more are damage. The hash is keyed per region, so no key set can be made to collide.
+/// Buckets of a chain; more are damage. The hash is keyed per region, so no key set can be made to
+/// collide.
 pub(crate) const CHAIN_MAX: usize = 64;
 /// Turns a writer spins for a lock before it sleeps; a write holds it for about 50 ns.
 pub(crate) const LOCK_SPINS: u32 = 100;
@@ -26,7 +28,8 @@ pub(crate) const EVICT_STEPS: u32 = 512;
 /// Writes to a shard between two looks for expired entries.
 pub(crate) const SWEEP_EVERY: u64 = 8;
 
-/// Bytes this process may still use under the memory limits of its control groups, or `None` without one.
+/// Bytes this process may still use under the memory limits of its control groups, or `None`
+/// without one.
 pub(crate) fn memory_left() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     memory_left_in(&groups, Path::new("/sys/fs/cgroup"))
@@ -54,8 +57,8 @@ fn memory_left_in(groups: &str, root: &Path) -> Option<u64> {
         .min()
 }
 
-/// The tightest limit from the group up to the root of the hierarchy. Cached file pages that the kernel would
-/// drop first do not count as used.
+/// The tightest limit from the group up to the root of the hierarchy. Cached file pages that the
+/// kernel would drop first do not count as used.
 fn left_up_to(root: &Path, path: &str, max: &str, current: &str, cached: &str) -> Option<u64> {
     let mut group = root.join(path);
     if !group.is_dir() {

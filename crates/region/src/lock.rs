@@ -1,9 +1,11 @@
-//! The lock of a shard: one word that names its holder, taken over only on proof of the holder's death.
+//! The lock of a shard: one word that names its holder, taken over only on proof of the holder's
+//! death.
 //!
-//! 0 is free. A writer swaps its [`OwnerId`] in; who fails spins for a moment, then sleeps on the word for bounded
-//! times and each time tests whether the holder still lives. The sleep is bounded for two more reasons: a holder
-//! may be killed between its unlocking store and the wake, and unlocking has no full fence between that
-//! store and its look at `WAITERS`, so a wake can be missed.
+//! 0 is free. A writer swaps its [`OwnerId`] in; who fails spins for a moment, then sleeps on the
+//! word for bounded times and each time tests whether the holder still lives. The sleep is bounded
+//! for two more reasons: a holder may be killed between its unlocking store and the wake, and
+//! unlocking has no full fence between that store and its look at `WAITERS`, so a wake can be
+//! missed.
 //!
 //! There is no fairness: a writer holds the lock for tens of nanoseconds.
 
@@ -98,8 +100,8 @@ fn acquire_contended(
             continue;
         }
         if !session::is_alive(region, OwnerId(holder)) {
-            // The kernel dropped the holder's liveness lock, or gave its session to another process: all its
-            // stores were made before. Exactly one waiter wins the swap.
+            // The kernel dropped the holder's liveness lock, or gave its session to another
+            // process: all its stores were made before. Exactly one waiter wins the swap.
             if take(holder) {
                 words.at(shard::WAITERS).store(1, Ordering::Relaxed);
                 return Ok(Acquired::TakenOver);

@@ -1,4 +1,5 @@
-//! The region's bytes as bounds-checked atomic words; with `backing/`, all the `unsafe` of this crate.
+//! The region's bytes as bounds-checked atomic words; with `backing/`, all the `unsafe` of this
+//! crate.
 
 use crate::backing::Backing;
 use crate::layout::WORD;
@@ -17,7 +18,8 @@ pub(crate) struct Memory {
     backing: Arc<dyn Backing>,
 }
 
-// SAFETY: `base` points at memory that `backing` keeps mapped and that is only ever accessed as atomics.
+// SAFETY: `base` points at memory that `backing` keeps mapped and that is only ever accessed as
+// atomics.
 #[cfg(not(loom))]
 unsafe impl Send for Memory {}
 // SAFETY: as above; atomics may be shared between threads.
@@ -43,8 +45,8 @@ impl Memory {
     /// The word at a byte offset of the geometry.
     ///
     /// # Panics
-    /// If the offset is outside the region: offsets of the geometry never are, and every other offset
-    /// goes through [`Memory::words`].
+    /// If the offset is outside the region: offsets of the geometry never are, and every other
+    /// offset goes through [`Memory::words`].
     #[inline(always)]
     pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
         let index = offset / WORD;
@@ -53,7 +55,8 @@ impl Memory {
         unsafe { self.at(index) }
     }
 
-    /// `count` words from an untrusted byte offset, or `None` if they are not all inside the region.
+    /// `count` words from an untrusted byte offset, or `None` if they are not all inside the
+    /// region.
     #[inline(always)]
     pub(crate) fn words(&self, offset: u64, count: u64) -> Option<Words<'_>> {
         let first = offset / WORD;
@@ -79,7 +82,8 @@ impl Memory {
         unsafe { self.run(first, count) }
     }
 
-    /// Asks the processor to bring the cache line of `offset` closer. Never faults, whatever the offset.
+    /// Asks the processor to bring the cache line of `offset` closer. Never faults, whatever the
+    /// offset.
     #[inline(always)]
     pub(crate) fn prefetch(&self, offset: u64) {
         #[cfg(not(loom))]
@@ -121,8 +125,9 @@ impl Memory {
         let (first, count) = (first as usize, count as usize);
         // SAFETY: `Backing` promises `len` bytes at `base`; the caller keeps the run inside them.
         let start = unsafe { self.base.add(first) };
-        // SAFETY: the words are mapped as long as `self.backing` lives, aligned to a word (`Backing`), initialised
-        // (zero pages), and accessed as atomics by everyone, so no data race can arise and sharing them is sound.
+        // SAFETY: the words are mapped as long as `self.backing` lives, aligned to a word
+        // (`Backing`), initialised (zero pages), and accessed as atomics by everyone, so no data
+        // race can arise and sharing them is sound.
         Words(unsafe { std::slice::from_raw_parts(start, count) })
     }
 
@@ -289,11 +294,13 @@ impl Words<'_> {
         out.reserve(count * 8);
         let places = &mut out.spare_capacity_mut().as_chunks_mut::<8>().0[..count];
         words.load_into(places);
-        // SAFETY: the capacity was reserved, and `load_into` initialised as many words as `len` bytes need.
+        // SAFETY: the capacity was reserved, and `load_into` initialised as many words as `len`
+        // bytes need.
         unsafe { out.set_len(start + len) };
     }
 
-    /// Writes `bytes` from the first word on and pads the last word with zeros. What does not fit is left out.
+    /// Writes `bytes` from the first word on and pads the last word with zeros. What does not fit
+    /// is left out.
     #[inline(always)]
     pub(crate) fn fill(&self, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<8>();
@@ -333,8 +340,8 @@ fn prefetch(address: *const u8) {
     let _ = address;
 }
 
-/// Words that come into being when they are first touched: a whole region is far more than a model checker
-/// can track, and an operation touches a few dozen words of it.
+/// Words that come into being when they are first touched: a whole region is far more than a model
+/// checker can track, and an operation touches a few dozen words of it.
 #[cfg(loom)]
 mod model {
     use super::AtomicU64;
@@ -353,7 +360,8 @@ mod model {
             let word: *const AtomicU64 = &**words
                 .entry(index)
                 .or_insert_with(|| Box::new(AtomicU64::new(0)));
-            // SAFETY: boxes are never removed while the map lives, so the address stays valid for `&self`.
+            // SAFETY: boxes are never removed while the map lives, so the address stays valid for
+            // `&self`.
             unsafe { &*word }
         }
     }

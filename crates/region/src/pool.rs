@@ -1,9 +1,10 @@
-//! The page pool: one state word per page says who owns it, and is all that counts. The cache and the cursor in
-//! the header are hints: a process killed between two stores leaves at worst a page that the next full search
-//! finds.
+//! The page pool: one state word per page says who owns it, and is all that counts. The cache and
+//! the cursor in the header are hints: a process killed between two stores leaves at worst a page
+//! that the next full search finds.
 //!
-//! Pages change hands by compare-and-swap on their state, while the owner's shard is locked. A page in the
-//! middle of being committed or given back names its shard too, so that shard's repair settles it.
+//! Pages change hands by compare-and-swap on their state, while the owner's shard is locked. A page
+//! in the middle of being committed or given back names its shard too, so that shard's repair
+//! settles it.
 
 use crate::error::WriteError;
 use crate::layout::{header, PAGE_LEN, WORD};
@@ -119,9 +120,11 @@ impl Locked<'_> {
         Err(WriteError::Full)
     }
 
-    /// Gives a page of this shard to whoever needs one next, or its memory to the system if enough are kept.
+    /// Gives a page of this shard to whoever needs one next, or its memory to the system if enough
+    /// are kept.
     pub(crate) fn release_page(&self, page: u64) {
-        // Release: whoever swaps it out of the cache or finds it sees this shard's last stores to the page.
+        // Release: whoever swaps it out of the cache or finds it sees this shard's last stores to
+        // the page.
         page_state(self.region, page).store(FREE, Ordering::Release);
         if !self.cache_page(page) {
             self.decommit(page);
@@ -166,7 +169,8 @@ impl Locked<'_> {
         })
     }
 
-    /// Gets memory for a run of absent pages from `page` on: the first becomes ours, the others free.
+    /// Gets memory for a run of absent pages from `page` on: the first becomes ours, the others
+    /// free.
     fn commit_from(&self, page: u64, wanted: u64) -> Result<bool, WriteError> {
         let committing = self.state(Kind::Committing, 0);
         let end = (page + COMMIT_PAGES).min(self.region.geometry.page_count);
@@ -232,7 +236,8 @@ fn cache(region: &Inner) -> impl Iterator<Item = &AtomicU64> {
 }
 
 fn swap(region: &Inner, page: u64, from: u64, to: u64) -> bool {
-    // AcqRel: pairs with the Release stores of the page's last owner, and of the process that committed it.
+    // AcqRel: pairs with the Release stores of the page's last owner, and of the process that
+    // committed it.
     page_state(region, page)
         .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
         .is_ok()

@@ -1,9 +1,10 @@
 //! Reading: no lock, no system call, no store to a shared word.
 //!
-//! A lookup notes the shard's root and the bucket's version, finds the entry, copies what it wants, and looks at
-//! root and version again: unchanged means that the entry was there, whole, all the time. If something changed, the
-//! key is looked up anew; where that leads to the same entry with the same revision, the copy still stands (an
-//! entry's bytes never change), so a long copy is not begun again because of writes to other keys.
+//! A lookup notes the shard's root and the bucket's version, finds the entry, copies what it wants,
+//! and looks at root and version again: unchanged means that the entry was there, whole, all the
+//! time. If something changed, the key is looked up anew; where that leads to the same entry with
+//! the same revision, the copy still stands (an entry's bytes never change), so a long copy is not
+//! begun again because of writes to other keys.
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, ReadError};
@@ -38,8 +39,8 @@ impl Region {
         Ok(self.get_into(key, &mut value)?.then_some(value))
     }
 
-    /// Puts the value of a key into `value`, whose former contents go and whose memory is used again. `false`, and
-    /// an empty `value`, if there is none.
+    /// Puts the value of a key into `value`, whose former contents go and whose memory is used
+    /// again. `false`, and an empty `value`, if there is none.
     #[inline]
     pub fn get_into(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, ReadError> {
         let inner = &*self.inner;
@@ -68,15 +69,17 @@ impl Region {
         Ok(read(inner, hash, key, |_| Ok(()))?.is_some())
     }
 
-    /// The time to live of a key in milliseconds: `None` without the key, `Some(None)` if it never expires.
+    /// The time to live of a key in milliseconds: `None` without the key, `Some(None)` if it never
+    /// expires.
     pub fn ttl(&self, key: &[u8]) -> Result<Option<Option<u64>>, ReadError> {
         let inner = &*self.inner;
         let hash = inner.hash(checked_key(key)?);
         read(inner, hash, key, |entry| Ok(ttl_of(inner, entry)))
     }
 
-    /// The values of several keys, in their order. Many keys that are not in the processor's caches are read much
-    /// faster together than one by one, because the memory is asked for all of them at once.
+    /// The values of several keys, in their order. Many keys that are not in the processor's caches
+    /// are read much faster together than one by one, because the memory is asked for all of them
+    /// at once.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
         let inner = &*self.inner;
         let mut values = Vec::with_capacity(keys.len());
@@ -209,7 +212,8 @@ impl<'r> View<'r> {
         fence(Ordering::Acquire);
         let bucket = Bucket::of_hash(inner, shard, root, hash);
         let version = bucket.map_or(0, |bucket| bucket.version());
-        // Pairs with the Release of `raise_version`: who sees the version sees the slots stored before it.
+        // Pairs with the Release of `raise_version`: who sees the version sees the slots stored
+        // before it.
         fence(Ordering::Acquire);
         Self {
             words,
@@ -222,8 +226,8 @@ impl<'r> View<'r> {
     /// Whether all that was read since [`View::new`] belonged together.
     #[inline(always)]
     fn is_unchanged(&self) -> bool {
-        // Pairs with the fence before a block is filled again, and with the Release store of a free block's link:
-        // who read any of that sees the version raised before it.
+        // Pairs with the fence before a block is filled again, and with the Release store of a free
+        // block's link: who read any of that sees the version raised before it.
         fence(Ordering::Acquire);
         let same_version = self
             .bucket
@@ -232,8 +236,8 @@ impl<'r> View<'r> {
     }
 }
 
-/// Tells the eviction hand that the entry is in use: the only store a read ever makes, only in regions that
-/// evict, and only when the mark is not set yet.
+/// Tells the eviction hand that the entry is in use: the only store a read ever makes, only in
+/// regions that evict, and only when the mark is not set yet.
 #[inline(always)]
 fn mark_visited(inner: &Inner, found: &Found<'_>) {
     if inner.geometry.evicts() && found.word & slot::VISITED == 0 && inner.is_writable() {

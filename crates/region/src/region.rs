@@ -39,14 +39,16 @@ pub(crate) struct Inner {
 }
 
 impl Region {
-    /// Makes an anonymous region. It lives as long as somebody has it attached or holds its [`Region::fd`].
+    /// Makes an anonymous region. It lives as long as somebody has it attached or holds its
+    /// [`Region::fd`].
     pub fn create(config: &Config, options: Options) -> Result<Self, CreateError> {
         let geometry = config.geometry()?;
         let backing = Arc::new(MemfdBacking::create(geometry.region_len)?);
         Self::format(backing, geometry, options)
     }
 
-    /// Makes a region that others attach to by name. It stays, with its memory, until [`Region::remove_named`].
+    /// Makes a region that others attach to by name. It stays, with its memory, until
+    /// [`Region::remove_named`].
     pub fn create_named(
         name: &str,
         config: &Config,
@@ -69,7 +71,8 @@ impl Region {
         made
     }
 
-    /// Attaches to the region of this name. If it is just being made, waits for that up to two seconds.
+    /// Attaches to the region of this name. If it is just being made, waits for that up to two
+    /// seconds.
     pub fn open_named(name: &str, options: Options) -> Result<Self, AttachError> {
         let os_id = os_id(name).ok_or_else(|| AttachError::Name(name.to_owned()))?;
         let started = Instant::now();
@@ -90,8 +93,8 @@ impl Region {
         }
     }
 
-    /// Attaches to the region of this name, or makes it. Of several processes that race, one makes it and the
-    /// others attach.
+    /// Attaches to the region of this name, or makes it. Of several processes that race, one makes
+    /// it and the others attach.
     pub fn open_or_create_named(
         name: &str,
         config: &Config,
@@ -145,7 +148,8 @@ impl Region {
         Self::attach(Arc::new(backing), options)
     }
 
-    /// The file of the region, to hand to another process; it may be mapped with [`Region::from_fd`].
+    /// The file of the region, to hand to another process; it may be mapped with
+    /// [`Region::from_fd`].
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.memory.backing().fd()
     }
@@ -173,7 +177,8 @@ impl Region {
         Self::attach(backing, options)
     }
 
-    /// Writes the header and the empty tables into zeroed memory; the magic number is the last store.
+    /// Writes the header and the empty tables into zeroed memory; the magic number is the last
+    /// store.
     pub(crate) fn format(
         backing: Arc<dyn Backing>,
         geometry: Geometry,
@@ -380,7 +385,8 @@ fn header_words(
     fixed.into_iter().chain(secret_words)
 }
 
-/// Recomputes the geometry from the few numbers it follows from, and refuses a header that says otherwise.
+/// Recomputes the geometry from the few numbers it follows from, and refuses a header that says
+/// otherwise.
 fn read_geometry(memory: &Memory, file_len: u64) -> Result<Geometry, AttachError> {
     let word = |index: u64| memory.word(index * WORD).load(Ordering::Relaxed);
     match memory.word(header::MAGIC * WORD).load(Ordering::Relaxed) {

@@ -1,14 +1,16 @@
-//! Repair of a shard whose lock holder died: everything but the index is made anew from what the index reaches.
+//! Repair of a shard whose lock holder died: everything but the index is made anew from what the
+//! index reaches.
 //!
-//! 1. The slots of all buckets are looked at. One that names no valid entry, an entry of another bucket, or one
-//!    that was met before, goes; the rest is what the shard holds.
+//! 1. The slots of all buckets are looked at. One that names no valid entry, an entry of another
+//!    bucket, or one that was met before, goes; the rest is what the shard holds.
 //! 2. All buckets' versions are raised: readers that began before look again.
-//! 3. Every page of the shard gets the usage and the free list that follow from 1, or goes back to the pool.
+//! 3. Every page of the shard gets the usage and the free list that follow from 1, or goes back to
+//!    the pool.
 //! 4. Counts, the eviction queue and the list of ephemeral entries are written anew.
 //!
-//! Nothing here depends on how far the dead writer got, so nothing has to be logged while writing; and a repair
-//! that is killed is simply run again by the next one to take the lock over. Until step 3 nothing is
-//! freed, and what is freed there is reached by no slot.
+//! Nothing here depends on how far the dead writer got, so nothing has to be logged while writing;
+//! and a repair that is killed is simply run again by the next one to take the lock over. Until
+//! step 3 nothing is freed, and what is freed there is reached by no slot.
 
 use crate::alloc::{block_class, block_starts, has_room, Usage};
 use crate::entry::EntryRef;
@@ -56,7 +58,8 @@ impl<'r> Locked<'r> {
                 .pages
                 .extend(page.checked_sub(1).map(|page| (page, Kind::Index)));
         }
-        // Whatever is freed or written below, readers that could meet it see the versions raised above.
+        // Whatever is freed or written below, readers that could meet it see the versions raised
+        // above.
         fence(Ordering::Release);
         self.rebuild_pages(&reached);
         self.rebuild_counts(&mut reached);
@@ -158,7 +161,8 @@ impl<'r> Locked<'r> {
         );
         let mut revision = entry.revision();
         if revision & 1 == 1 {
-            // The writer died inside a counter: old or new value, either is whole. A revision nobody has seen.
+            // The writer died inside a counter: old or new value, either is whole. A revision
+            // nobody has seen.
             revision = (self.get(shard::REVISION).max(revision) + 3) & !1;
             self.set(shard::REVISION, revision);
             entry
@@ -176,7 +180,8 @@ impl<'r> Locked<'r> {
         true
     }
 
-    /// The entry at an offset, if its block is one of this shard that fits it and its pages are the shard's.
+    /// The entry at an offset, if its block is one of this shard that fits it and its pages are the
+    /// shard's.
     fn valid_entry(&self, offset: u64) -> Option<EntryRef<'r>> {
         let class = block_class(self.region, offset, self.index)?;
         let entry = EntryRef::at(self.region, offset).ok()?;

@@ -1,8 +1,9 @@
 //! Walking all keys, without stopping anybody.
 //!
-//! A cursor is a position in the order of bit-reversed hashes within a shard. In that order every bucket covers one
-//! interval, and splitting or merging buckets only divides or joins intervals. So a scan meets every key that is
-//! there all the time exactly once, however much the index grows or shrinks meanwhile.
+//! A cursor is a position in the order of bit-reversed hashes within a shard. In that order every
+//! bucket covers one interval, and splitting or merging buckets only divides or joins intervals. So
+//! a scan meets every key that is there all the time exactly once, however much the index grows or
+//! shrinks meanwhile.
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, ReadError, WriteError};
@@ -14,7 +15,8 @@ use crate::region::{Inner, Region};
 use crate::shard::{shard_words, Locked, Root};
 use crate::sync::{fence, spin_loop, Ordering};
 
-/// Where a scan stands. It can be kept, sent and used again, in any process that has the region attached.
+/// Where a scan stands. It can be kept, sent and used again, in any process that has the region
+/// attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Cursor(u64);
 
@@ -55,9 +57,9 @@ pub struct ScanPage {
 }
 
 impl Region {
-    /// The entries whose keys begin with `prefix`, from `cursor` on, until at least `limit` were found or all keys
-    /// seen. Keys that are there during the whole scan are met exactly once; keys that come or go meanwhile, at most
-    /// once. All keys are looked at, whatever the prefix.
+    /// The entries whose keys begin with `prefix`, from `cursor` on, until at least `limit` were
+    /// found or all keys seen. Keys that are there during the whole scan are met exactly once; keys
+    /// that come or go meanwhile, at most once. All keys are looked at, whatever the prefix.
     pub fn scan(&self, prefix: &[u8], cursor: Cursor, limit: usize) -> Result<ScanPage, ReadError> {
         let inner = &*self.inner;
         let mut entries = Vec::new();
@@ -130,8 +132,8 @@ impl Locked<'_> {
 
 type Found = (Vec<(Vec<u8>, Entry)>, Option<u64>);
 
-/// The entries of the bucket that covers `position`, from there on, and the position after the bucket; `None` if
-/// it is the shard's last.
+/// The entries of the bucket that covers `position`, from there on, and the position after the
+/// bucket; `None` if it is the shard's last.
 fn scan_bucket(
     inner: &Inner,
     shard: u64,

@@ -1,12 +1,12 @@
 //! Sessions: who is attached, and the proof that somebody is dead.
 //!
-//! A session is a slot of the session table plus a liveness lock that the kernel drops with the process
-//! (see `backing/file.rs`). Locks and ephemeral entries name an [`OwnerId`], slot plus incarnation, so
-//! they can never be mistaken for those of a later process in the same slot.
+//! A session is a slot of the session table plus a liveness lock that the kernel drops with the
+//! process (see `backing/file.rs`). Locks and ephemeral entries name an [`OwnerId`], slot plus
+//! incarnation, so they can never be mistaken for those of a later process in the same slot.
 //!
-//! The incarnation grows while the new process already holds the liveness lock. A process that is stopped exactly
-//! between the two looks like its dead predecessor to those who wait for a lock of that one; they wait for it, as
-//! they would for any stopped holder.
+//! The incarnation grows while the new process already holds the liveness lock. A process that is
+//! stopped exactly between the two looks like its dead predecessor to those who wait for a lock of
+//! that one; they wait for it, as they would for any stopped holder.
 
 use crate::backing::file::forks;
 use crate::error::SessionError;
@@ -82,7 +82,8 @@ impl Session {
     }
 }
 
-/// Whether the owner can still act. Errors of the system count as alive: a lock is only ever taken over on proof.
+/// Whether the owner can still act. Errors of the system count as alive: a lock is only ever taken
+/// over on proof.
 pub(crate) fn is_alive(region: &Inner, owner: OwnerId) -> bool {
     let Some(slot) = owner
         .slot()

@@ -8,8 +8,8 @@ use crate::region::Inner;
 use crate::session::OwnerId;
 use crate::sync::Ordering;
 
-/// A shard whose lock this thread holds. The methods are spread over the modules that own the subject: `index`,
-/// `alloc`, `pool`, `evict`, `ephemeral`, `sweep`, `repair`, `feed`.
+/// A shard whose lock this thread holds. The methods are spread over the modules that own the
+/// subject: `index`, `alloc`, `pool`, `evict`, `ephemeral`, `sweep`, `repair`, `feed`.
 pub(crate) struct Locked<'r> {
     pub(crate) region: &'r Inner,
     pub(crate) index: u64,
@@ -56,7 +56,8 @@ impl<'r> Locked<'r> {
         self.set(word, self.get(word).wrapping_sub(less));
     }
 
-    /// The revision of the next write. It is stored before the write commits, so a revision is never used twice.
+    /// The revision of the next write. It is stored before the write commits, so a revision is
+    /// never used twice.
     #[inline(always)]
     pub(crate) fn next_revision(&self) -> u64 {
         let revision = self.get(shard::REVISION) + 2;

@@ -1,5 +1,6 @@
-//! Taking back the room of expired entries. They read as absent from the moment they expire; the space comes back
-//! bit by bit, by whoever writes to their shard, or at once through [`Region::sweep`].
+//! Taking back the room of expired entries. They read as absent from the moment they expire; the
+//! space comes back bit by bit, by whoever writes to their shard, or at once through
+//! [`Region::sweep`].
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
@@ -12,8 +13,8 @@ use crate::shard::{shard_words, Locked};
 use crate::sync::Ordering;
 
 impl Region {
-    /// Removes all entries that are expired by now and returns how many there were. A shard is locked for one
-    /// bucket at a time, so writers hardly wait.
+    /// Removes all entries that are expired by now and returns how many there were. A shard is
+    /// locked for one bucket at a time, so writers hardly wait.
     pub fn sweep(&self) -> Result<u64, WriteError> {
         let inner = &*self.inner;
         inner.owner()?;
@@ -52,7 +53,8 @@ fn sweep_shard(region: &Inner, index: u64) -> Result<u64, WriteError> {
         let revision = locked.get(shard::REVISION);
         let begun_at = *begun_at.get_or_insert(revision);
         if bucket >= locked.root().buckets() {
-            // Raised only if nobody else wrote meanwhile; a bound that is too low costs time, nothing else.
+            // Raised only if nobody else wrote meanwhile; a bound that is too low costs time,
+            // nothing else.
             if revision == begun_at + 2 * removed {
                 locked.set(shard::NEXT_EXPIRY, earliest);
             }
@@ -87,7 +89,8 @@ impl Locked<'_> {
         }
         let bucket = self.get(shard::SWEEP_HAND) % self.root().buckets();
         self.set(shard::SWEEP_HAND, bucket + 1);
-        // Damage in some other bucket is no reason for this write to fail; reading that bucket reports it.
+        // Damage in some other bucket is no reason for this write to fail; reading that bucket
+        // reports it.
         let _ = self.sweep_bucket(bucket);
     }
 

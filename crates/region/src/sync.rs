@@ -1,4 +1,5 @@
-//! The one module that names atomics, so that `--cfg loom` can put model-checked ones in their place.
+//! The one module that names atomics, so that `--cfg loom` can put model-checked ones in their
+//! place.
 //!
 //! Every word of the region is an [`AtomicU64`]: racing accesses of different widths are undefined
 //! behaviour in Rust's memory model, so there is one width, always.

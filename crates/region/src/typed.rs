@@ -1,4 +1,5 @@
-//! Values of any serde type, as MessagePack (rmp-serde, structs as maps, so that fields can be added later).
+//! Values of any serde type, as MessagePack (rmp-serde, structs as maps, so that fields can be
+//! added later).
 
 use crate::error::TypedError;
 use crate::region::Region;
@@ -24,7 +25,8 @@ impl Region {
         Ok(self.set(key, &rmp_serde::to_vec_named(value)?)?)
     }
 
-    /// Stores a `T` if the options' condition is met, and returns its revision; `None` if it is not met.
+    /// Stores a `T` if the options' condition is met, and returns its revision; `None` if it is not
+    /// met.
     pub fn set_typed_with<T: Serialize + ?Sized>(
         &self,
         key: &[u8],

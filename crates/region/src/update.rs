@@ -1,4 +1,5 @@
-//! Read-change-write loops: the closure runs without any lock, and again if somebody else was faster.
+//! Read-change-write loops: the closure runs without any lock, and again if somebody else was
+//! faster.
 
 use crate::error::WriteError;
 use crate::limits::UPDATE_ATTEMPTS;
@@ -7,8 +8,8 @@ use crate::region::Region;
 use crate::write::SetOptions;
 
 impl Region {
-    /// The value of a key, or what `make` returns, stored under the key. If several processes meet here, all get the
-    /// value of one of them.
+    /// The value of a key, or what `make` returns, stored under the key. If several processes meet
+    /// here, all get the value of one of them.
     pub fn get_or_insert_with(
         &self,
         key: &[u8],
@@ -34,9 +35,9 @@ impl Region {
         })
     }
 
-    /// Changes a value by a function of the old one, and returns what it made. `None` in means that the key is not
-    /// there, `None` out that it is to be deleted. An expiry stays as it was; a counter becomes a plain value. The
-    /// function runs once for each attempt.
+    /// Changes a value by a function of the old one, and returns what it made. `None` in means that
+    /// the key is not there, `None` out that it is to be deleted. An expiry stays as it was; a
+    /// counter becomes a plain value. The function runs once for each attempt.
     pub fn update(
         &self,
         key: &[u8],

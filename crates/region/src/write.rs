@@ -1,7 +1,8 @@
 //! Writing one key: set, delete, incr, append, expiries, compare-and-set loops.
 //!
-//! Every write locks the key's shard, prepares a new block beside the live one, and commits with one store to
-//! the key's slot. Whatever else it changes (counts, lists, free blocks) is rebuilt by repair if the writer dies.
+//! Every write locks the key's shard, prepares a new block beside the live one, and commits with
+//! one store to the key's slot. Whatever else it changes (counts, lists, free blocks) is rebuilt by
+//! repair if the writer dies.
 
 use crate::build::{NewEntry, Value};
 use crate::entry::EntryRef;
@@ -37,7 +38,8 @@ impl SetOptions {
         Self::default()
     }
 
-    /// The key expires after so many milliseconds. Without it, a `set` makes a key that never expires.
+    /// The key expires after so many milliseconds. Without it, a `set` makes a key that never
+    /// expires.
     #[must_use]
     pub fn ttl_ms(mut self, ttl_ms: u64) -> Self {
         self.ttl_ms = Some(ttl_ms);
@@ -58,7 +60,8 @@ impl SetOptions {
         self
     }
 
-    /// Only if the key is there and nobody wrote it since its [`Entry`](crate::Entry) had this revision.
+    /// Only if the key is there and nobody wrote it since its [`Entry`](crate::Entry) had this
+    /// revision.
     #[must_use]
     pub fn if_revision(mut self, revision: u64) -> Self {
         self.condition = Condition::Revision(revision);
@@ -89,7 +92,8 @@ impl Region {
         Ok(revision.unwrap_or_default())
     }
 
-    /// Stores a value if the options' condition is met, and returns its revision; `None` if it is not met.
+    /// Stores a value if the options' condition is met, and returns its revision; `None` if it is
+    /// not met.
     #[inline]
     pub fn set_with(
         &self,
@@ -143,13 +147,15 @@ impl Region {
         self.delete_where(key, |entry| entry.revision() == revision)
     }
 
-    /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never expires.
+    /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never
+    /// expires.
     #[inline]
     pub fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
         self.incr_with(key, by, None)
     }
 
-    /// Adds to a counter; one that begins here expires after `ttl_ms`, one that was there keeps its expiry.
+    /// Adds to a counter; one that begins here expires after `ttl_ms`, one that was there keeps its
+    /// expiry.
     #[inline]
     pub fn incr_with(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
         let expires_at = self.expiry(ttl_ms)?;
@@ -176,8 +182,8 @@ impl Region {
         })
     }
 
-    /// Adds bytes to the end of a value and returns its new length. A key that is not there begins empty; one that
-    /// is keeps its expiry.
+    /// Adds bytes to the end of a value and returns its new length. A key that is not there begins
+    /// empty; one that is keeps its expiry.
     pub fn append(&self, key: &[u8], more: &[u8]) -> Result<u64, WriteError> {
         let limit = self.inner.geometry.value_len_max;
         self.write(key, |locked, hash| {
@@ -214,7 +220,8 @@ impl Region {
         self.change_expiry(key, |_| at)
     }
 
-    /// Makes sure a key lives at least so many milliseconds more; an expiry that is later, or none, stays.
+    /// Makes sure a key lives at least so many milliseconds more; an expiry that is later, or none,
+    /// stays.
     pub fn touch(&self, key: &[u8], ttl_ms: u64) -> Result<bool, WriteError> {
         let at = self.expiry(Some(ttl_ms))?;
         self.change_expiry(key, |now| if now == 0 { 0 } else { now.max(at) })
@@ -294,7 +301,8 @@ impl Region {
             let Some(found) = found else { return Ok(false) };
             let old = found.entry.expires_at();
             let new = at(old);
-            // The entry keeps its revision; a sweep under way sees by the shard's that expiries changed.
+            // The entry keeps its revision; a sweep under way sees by the shard's that expiries
+            // changed.
             locked.next_revision();
             locked.count_expiry(old, new);
             // One store, so it needs no new block; the value and its revision stay.
@@ -324,7 +332,8 @@ impl MakeRoom {
         if crate::sweep::sweep_all(region)? {
             return Ok(true);
         }
-        // The write's own shard had nothing left to evict: the others give up a page each, round by round.
+        // The write's own shard had nothing left to evict: the others give up a page each, round by
+        // round.
         while region.geometry.evicts() && self.idle < region.geometry.shard_count {
             self.next = (self.next + 1) % region.geometry.shard_count;
             if self.next != self.shard && Locked::lock(region, self.next)?.evict_page()? {
@@ -338,8 +347,8 @@ impl MakeRoom {
 }
 
 impl<'r> Locked<'r> {
-    /// The bucket of a key and its entry, as a reader would see it: what is expired, or ephemeral of a dead
-    /// session, is removed on the way.
+    /// The bucket of a key and its entry, as a reader would see it: what is expired, or ephemeral
+    /// of a dead session, is removed on the way.
     #[inline(always)]
     pub(crate) fn find_live(
         &self,
@@ -370,7 +379,8 @@ impl<'r> Locked<'r> {
         found: Option<Found<'r>>,
         new: &NewEntry<'_>,
     ) -> Result<u64, WriteError> {
-        // Evicting may remove the entry to be replaced, or move it: so room is made before slots are looked at.
+        // Evicting may remove the entry to be replaced, or move it: so room is made before slots
+        // are looked at.
         let (entry, evicted) = self.alloc_entry(new)?;
         let (bucket, found) = if evicted {
             let bucket = Bucket::of_hash(self.region, self.index, self.root(), new.hash)?;
@@ -400,7 +410,8 @@ impl<'r> Locked<'r> {
         } else {
             0
         };
-        // The commit. Release pairs with the fence in `Bucket::find`: who sees the slot sees the whole entry.
+        // The commit. Release pairs with the fence in `Bucket::find`: who sees the slot sees the
+        // whole entry.
         slot.store(
             slot_word(new.hash, entry.offset) | visited,
             Ordering::Release,
@@ -440,8 +451,8 @@ impl<'r> Locked<'r> {
         Ok(())
     }
 
-    /// Changes a counter in place. The revision is odd meanwhile: a compare-and-set against it fails, so none
-    /// can succeed with a value from before.
+    /// Changes a counter in place. The revision is odd meanwhile: a compare-and-set against it
+    /// fails, so none can succeed with a value from before.
     #[inline(always)]
     pub(crate) fn write_counter(&self, found: &Found<'_>, value: i64) {
         let Some(counter) = found.entry.counter() else {
@@ -480,8 +491,8 @@ impl<'r> Locked<'r> {
         }
     }
 
-    /// Counts an entry that was just linked, and puts it into the lists it belongs to: in the place of `old`, where
-    /// it replaces that.
+    /// Counts an entry that was just linked, and puts it into the lists it belongs to: in the place
+    /// of `old`, where it replaces that.
     #[inline(always)]
     fn attach(&self, entry: &EntryRef<'_>, old: Option<&EntryRef<'_>>) {
         self.add(shard::ENTRIES, 1);

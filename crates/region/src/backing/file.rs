@@ -1,15 +1,16 @@
-//! What the memfd and the named backing share: committing, giving back and liveness locks on a file of
-//! shared memory.
+//! What the memfd and the named backing share: committing, giving back and liveness locks on a file
+//! of shared memory.
 //!
 //! # Liveness
-//! Each handle opens the file anew (through `/proc/self/fd`), because the locks used here (OFD locks, fcntl(2))
-//! belong to the open file description: one that came over a socket is shared with the sender. Byte `s` of the
-//! file is locked while session `s` lives. The kernel drops the lock when the last descriptor of the description
-//! is closed, which it does for every process that ends, whatever ended it and in whatever pid namespace.
+//! Each handle opens the file anew (through `/proc/self/fd`), because the locks used here (OFD
+//! locks, fcntl(2)) belong to the open file description: one that came over a socket is shared with
+//! the sender. Byte `s` of the file is locked while session `s` lives. The kernel drops the lock
+//! when the last descriptor of the description is closed, which it does for every process that
+//! ends, whatever ended it and in whatever pid namespace.
 //!
-//! A forked child inherits the descriptor and would keep its dead parent alive. So every session descriptor
-//! stands in [`SESSION_FDS`], and a `pthread_atfork` handler closes them all in the child, which registers anew
-//! when it first writes.
+//! A forked child inherits the descriptor and would keep its dead parent alive. So every session
+//! descriptor stands in [`SESSION_FDS`], and a `pthread_atfork` handler closes them all in the
+//! child, which registers anew when it first writes.
 
 use crate::sync::local::{AtomicI32, AtomicU64, Ordering};
 use rustix::fs::{fallocate, FallocateFlags, Mode, OFlags};
@@ -25,8 +26,8 @@ const NO_FD: i32 = -1;
 static SESSION_FDS: [AtomicI32; HANDLES_MAX] = [const { AtomicI32::new(NO_FD) }; HANDLES_MAX];
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// How many times this process image was forked into being: a handle that remembers another number lives in a
-/// child and has no session.
+/// How many times this process image was forked into being: a handle that remembers another number
+/// lives in a child and has no session.
 #[inline(always)]
 pub(crate) fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
@@ -41,7 +42,8 @@ pub(crate) struct SharedFile {
 }
 
 impl SharedFile {
-    /// `may_give_back`: whether memory of the file may be returned to the system while others may still read it.
+    /// `may_give_back`: whether memory of the file may be returned to the system while others may
+    /// still read it.
     pub(crate) fn new(fd: OwnedFd, may_give_back: bool) -> Self {
         let gives_back = may_give_back && !overcommit_is_strict();
         Self {
@@ -83,7 +85,8 @@ impl SharedFile {
     }
 
     pub(crate) fn session_is_claimed(&self, session: u64) -> io::Result<bool> {
-        // The handed-over descriptor does for a test: no lock was ever taken through its description.
+        // The handed-over descriptor does for a test: no lock was ever taken through its
+        // description.
         let found = ofd_lock(
             self.fd.as_raw_fd(),
             libc::F_OFD_GETLK,
@@ -151,7 +154,8 @@ impl Drop for SharedFile {
 fn close_session_fd(place: &AtomicI32) {
     let fd = place.swap(NO_FD, Ordering::Relaxed);
     if fd != NO_FD {
-        // SAFETY: the table owned this descriptor, and the swap made this the only place that knows it.
+        // SAFETY: the table owned this descriptor, and the swap made this the only place that knows
+        // it.
         unsafe { libc::close(fd) };
     }
 }
@@ -159,7 +163,8 @@ fn close_session_fd(place: &AtomicI32) {
 fn install_fork_handler() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: the handler only stores to atomics and calls close(2), both allowed between fork and exec.
+        // SAFETY: the handler only stores to atomics and calls close(2), both allowed between fork
+        // and exec.
         unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
     });
 }
@@ -169,7 +174,8 @@ extern "C" fn in_forked_child() {
     SESSION_FDS.iter().for_each(close_session_fd);
 }
 
-/// One byte-range lock call on byte `session`; the answer of `F_OFD_GETLK` is in the returned record.
+/// One byte-range lock call on byte `session`; the answer of `F_OFD_GETLK` is in the returned
+/// record.
 fn ofd_lock(fd: RawFd, command: i32, kind: i32, session: u64) -> io::Result<libc::flock> {
     // SAFETY: flock is a plain C record; all zeros is a valid value of it.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
@@ -191,14 +197,14 @@ fn ofd_lock(fd: RawFd, command: i32, kind: i32, session: u64) -> io::Result<libc
     }
 }
 
-/// With strict overcommit accounting a read of a returned page may find no memory and end in SIGBUS; there,
-/// memory is kept.
+/// With strict overcommit accounting a read of a returned page may find no memory and end in
+/// SIGBUS; there, memory is kept.
 fn overcommit_is_strict() -> bool {
     std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2")
 }
 
-/// Refuses to grow beyond the memory limit of this process's control group: the kernel would answer with its
-/// OOM killer, not with an error.
+/// Refuses to grow beyond the memory limit of this process's control group: the kernel would answer
+/// with its OOM killer, not with an error.
 fn memory_limit_allows(len: u64) -> io::Result<()> {
     match crate::limits::memory_left() {
         Some(left) if left < len => Err(io::Error::from_raw_os_error(libc::ENOMEM)),

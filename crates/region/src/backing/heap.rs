@@ -1,5 +1,5 @@
-//! Memory of this process alone, for tests: copies of regions at the moment of a crash, hostile bytes, deaths
-//! on demand. Handles made from the same backing see the same sessions.
+//! Memory of this process alone, for tests: copies of regions at the moment of a crash, hostile
+//! bytes, deaths on demand. Handles made from the same backing see the same sessions.
 
 use super::Backing;
 use crate::sync::local::{AtomicU64, Ordering};

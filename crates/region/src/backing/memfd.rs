@@ -1,5 +1,6 @@
-//! The default backing: an anonymous memory file. It has no name to guess, to squat or to leave behind, no
-//! 64-MB limit in containers, and its seals keep anybody from truncating it under the others (SIGBUS).
+//! The default backing: an anonymous memory file. It has no name to guess, to squat or to leave
+//! behind, no 64-MB limit in containers, and its seals keep anybody from truncating it under the
+//! others (SIGBUS).
 
 use super::file::SharedFile;
 use super::Backing;
@@ -34,7 +35,8 @@ impl MemfdBacking {
         Self::map(fd, len, true, true)
     }
 
-    /// Maps a file that somebody handed over. A file that could shrink is refused: its owner could crash us.
+    /// Maps a file that somebody handed over. A file that could shrink is refused: its owner could
+    /// crash us.
     pub(crate) fn attach(fd: OwnedFd, len: u64, writable: bool) -> io::Result<Self> {
         Self::map(fd, len, writable, true)
     }
@@ -55,7 +57,8 @@ impl MemfdBacking {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
         let base = unsafe { mmap(ptr::null_mut(), bytes, protection, flags, &fd, 0)? };
-        // SAFETY: the range was just mapped; DONTDUMP keeps its contents and changes only core dumps.
+        // SAFETY: the range was just mapped; DONTDUMP keeps its contents and changes only core
+        // dumps.
         unsafe { madvise(base, bytes, Advice::LinuxDontDump)? };
         Ok(Self {
             base: base.cast(),
@@ -66,7 +69,8 @@ impl MemfdBacking {
     }
 }
 
-// SAFETY: `base` maps `len` bytes, page aligned, from `map` to `drop`; only `Memory` reaches it, as atomics.
+// SAFETY: `base` maps `len` bytes, page aligned, from `map` to `drop`; only `Memory` reaches it, as
+// atomics.
 unsafe impl Backing for MemfdBacking {
     fn base(&self) -> *mut u8 {
         self.base

@@ -18,8 +18,9 @@ use std::os::fd::BorrowedFd;
 /// Memory that several processes may share, and the proof that a process attached to it is alive.
 ///
 /// # Safety
-/// `base` must point at `len` bytes, aligned to 8, that stay mapped and readable (writable if `writable`)
-/// until the backing is dropped, and that nobody accesses but as atomic words of 8 bytes.
+/// `base` must point at `len` bytes, aligned to 8, that stay mapped and readable (writable if
+/// `writable`) until the backing is dropped, and that nobody accesses but as atomic words of 8
+/// bytes.
 pub(crate) unsafe trait Backing: Send + Sync {
     fn base(&self) -> *mut u8;
     /// Length in bytes.
@@ -28,8 +29,8 @@ pub(crate) unsafe trait Backing: Send + Sync {
 
     /// Makes sure that the bytes are backed by memory, so that touching them can't fail later.
     fn commit(&self, bytes: Range<u64>) -> io::Result<()>;
-    /// Gives the memory of a page-aligned range back; `false` if this backing keeps it. The range reads as
-    /// zeros afterwards.
+    /// Gives the memory of a page-aligned range back; `false` if this backing keeps it. The range
+    /// reads as zeros afterwards.
     fn decommit(&self, bytes: Range<u64>) -> bool;
 
     /// Takes the liveness lock of a session; `false` if a living process has it.

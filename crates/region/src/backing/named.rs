@@ -1,5 +1,6 @@
-//! Regions with a name, through the crate `shared_memory`: for attaching by name and for systems without
-//! memfd. A name outlives its processes until somebody removes it, and such a file can't be sealed.
+//! Regions with a name, through the crate `shared_memory`: for attaching by name and for systems
+//! without memfd. A name outlives its processes until somebody removes it, and such a file can't be
+//! sealed.
 
 use super::file::SharedFile;
 use super::memfd::MemfdBacking;
@@ -17,14 +18,15 @@ pub(crate) struct NamedBacking {
     file: SharedFile,
 }
 
-// SAFETY: `Shmem` is only !Send because it holds a raw pointer; the mapping behind it belongs to the process,
-// not to a thread, and is accessed through atomics only.
+// SAFETY: `Shmem` is only !Send because it holds a raw pointer; the mapping behind it belongs to
+// the process, not to a thread, and is accessed through atomics only.
 unsafe impl Send for NamedBacking {}
 // SAFETY: as above; `Shmem` itself is never changed after construction.
 unsafe impl Sync for NamedBacking {}
 
 impl NamedBacking {
-    /// A new region of `len` zero bytes under `os_id` ("/name"); [`io::ErrorKind::AlreadyExists`] if there is one.
+    /// A new region of `len` zero bytes under `os_id` ("/name"); [`io::ErrorKind::AlreadyExists`]
+    /// if there is one.
     pub(crate) fn create(os_id: &str, len: u64) -> io::Result<Self> {
         let bytes = usize::try_from(len).map_err(io::Error::other)?;
         let shmem = ShmemConf::new()
@@ -59,8 +61,8 @@ impl NamedBacking {
         let fd = open_fd(os_id, OFlags::RDWR)?;
         // SAFETY: the range is the mapping `shmem` just made; DONTDUMP changes only core dumps.
         unsafe { madvise(shmem.as_ptr().cast(), shmem.len(), Advice::LinuxDontDump)? };
-        // A name's memory may have a size limit (tmpfs), and a read of a returned page that finds no memory
-        // is a SIGBUS: so nothing is returned.
+        // A name's memory may have a size limit (tmpfs), and a read of a returned page that finds
+        // no memory is a SIGBUS: so nothing is returned.
         Ok(Self {
             shmem,
             file: SharedFile::new(fd, false),
@@ -94,7 +96,8 @@ fn io_error(error: ShmemError) -> io::Error {
     }
 }
 
-// SAFETY: `Shmem` maps `len` bytes, page aligned, until it is dropped; only `Memory` reaches it, as atomics.
+// SAFETY: `Shmem` maps `len` bytes, page aligned, until it is dropped; only `Memory` reaches it, as
+// atomics.
 unsafe impl Backing for NamedBacking {
     fn base(&self) -> *mut u8 {
         self.shmem.as_ptr()
