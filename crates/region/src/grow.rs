@@ -10,14 +10,18 @@ use crate::index::{directory_word, names_entry, Bucket};
 use crate::layout::{
     bucket_of, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS,
 };
+use crate::limits::CHAIN_MAX;
 use crate::pool::Kind;
 use crate::shard::Locked;
 use crate::sync::{fence, AtomicU64, Ordering};
 
 /// Entries per bucket above which a shard gets another one. At 4 of 7 slots few buckets overflow.
 const CROWDED: u64 = 4;
-/// Most slots of a chain that a split or merge moves; a longer chain is left as it is.
-const MOVED_MAX: usize = 64;
+/// Most slots of a chain that name entries.
+const CHAIN_SLOTS_MAX: usize = CHAIN_MAX * (BUCKET_SLOTS - 1) + 1;
+/// Most entries of a bucket made by a merge. Deleting in the order of the hash leaves what is left in few buckets,
+/// which then would grow with every merge.
+const MERGED_MAX: usize = 32;
 
 impl<'r> Locked<'r> {
     /// A free slot in the chain, which grows by an overflow bucket if there is none.
@@ -111,12 +115,20 @@ impl<'r> Locked<'r> {
 
     #[cold]
     fn merge(&self) -> Result<(), WriteError> {
+        if self.get(shard::ENTRIES) == 0 {
+            self.forget_buckets();
+            return Ok(());
+        }
         let root = self.root();
         let last = root.buckets() - 1;
         let from = Bucket::of_shard(self.region, self.index, last)?;
         let into = Bucket::of_shard(self.region, self.index, last - (1 << last.ilog2()))?;
+        let moving = self.occupied(from)?;
+        if moving.len() + self.occupied(into)?.len() > MERGED_MAX {
+            return Ok(());
+        }
         let mut copies = Slots::default();
-        for place in self.occupied(from)?.iter() {
+        for place in moving.iter() {
             match self.free_slot(into) {
                 Ok(copy) => {
                     copy.store(place.load(Ordering::Relaxed), Ordering::Release);
@@ -127,6 +139,7 @@ impl<'r> Locked<'r> {
                     copies
                         .iter()
                         .for_each(|copy| copy.store(0, Ordering::Relaxed));
+                    self.drop_empty_overflow(into)?;
                     return Err(error);
                 }
             }
@@ -139,6 +152,19 @@ impl<'r> Locked<'r> {
         self.free_overflow(from)?;
         self.drop_chunks_beyond(last);
         Ok(())
+    }
+
+    /// Goes back to the buckets a shard begins with, when none holds anything: also those that were too crowded to
+    /// merge while there was still something in them.
+    fn forget_buckets(&self) {
+        let root = self.root();
+        // The commit, as in `merge`.
+        self.words
+            .at(shard::ROOT)
+            .store(root.next(INLINE_BUCKETS), Ordering::Release);
+        for chunk in (0..Geometry::chunks_for(root.buckets())).rev() {
+            self.drop_chunks_beyond(chunk * PAGE_BUCKETS);
+        }
     }
 
     /// Frees the overflow buckets at the end of a chain that hold nothing.
@@ -157,7 +183,7 @@ impl<'r> Locked<'r> {
         let needed = 1 + occupied
             .saturating_sub(BUCKET_SLOTS)
             .div_ceil(BUCKET_SLOTS - 1);
-        let mut chain = [first; crate::limits::CHAIN_MAX];
+        let mut chain = [first; CHAIN_MAX];
         let mut len = 0;
         for bucket in first.chain(self.region) {
             chain[len] = bucket?;
@@ -282,7 +308,7 @@ impl<'r> Locked<'r> {
     /// Frees the overflow buckets of a bucket that the root no longer covers.
     fn free_overflow(&self, first: Bucket<'r>) -> Result<(), Damaged> {
         let mut overflow = first.next(self.region)?;
-        for _ in 0..crate::limits::CHAIN_MAX {
+        for _ in 0..CHAIN_MAX {
             let Some(bucket) = overflow else { break };
             overflow = bucket.next(self.region)?;
             self.free_block(bucket.offset)?;
@@ -315,14 +341,14 @@ impl<'r> Locked<'r> {
 
 /// A few slots, without asking the allocator while a lock is held.
 struct Slots<'r> {
-    places: [Option<&'r AtomicU64>; MOVED_MAX],
+    places: [Option<&'r AtomicU64>; CHAIN_SLOTS_MAX],
     len: usize,
 }
 
 impl Default for Slots<'_> {
     fn default() -> Self {
         Self {
-            places: [None; MOVED_MAX],
+            places: [None; CHAIN_SLOTS_MAX],
             len: 0,
         }
     }
@@ -346,5 +372,29 @@ impl<'r> Slots<'r> {
 
     fn iter(&self) -> impl Iterator<Item = &'r AtomicU64> + '_ {
         self.places[..self.len].iter().flatten().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Config, Cursor, Options, Region};
+
+    #[test]
+    fn deleting_in_the_order_of_a_scan_works_and_gives_all_pages_back() {
+        let config = Config::new(16 << 20).shards(1);
+        let region = Region::create(&config, Options::new()).unwrap();
+        for count in [1000_u64, 20_000] {
+            for number in 0..count {
+                region.set(&number.to_le_bytes(), b"value").unwrap();
+            }
+            let page = region.scan(b"", Cursor::START, usize::MAX).unwrap();
+            for (index, (key, _)) in page.entries.iter().enumerate() {
+                assert!(region.delete(key).unwrap(), "number {index} of {count}");
+                if index % 2000 == 0 {
+                    assert_eq!(region.check().unwrap().problems, [""; 0]);
+                }
+            }
+            assert_eq!((region.len(), region.stats().pages_used), (0, 0));
+        }
     }
 }
