@@ -19,8 +19,8 @@ use crate::sync::{fence, AtomicU64, Ordering};
 const CROWDED: u64 = 4;
 /// Most slots of a chain that name entries.
 const CHAIN_SLOTS_MAX: usize = CHAIN_MAX * (BUCKET_SLOTS - 1) + 1;
-/// Most entries of a bucket made by a merge. Deleting in the order of the hash leaves what is left in few buckets,
-/// which then would grow with every merge.
+/// Most entries of a bucket made by a merge. Deleting in the order of the hash leaves what is left
+/// in few buckets, which then would grow with every merge.
 const MERGED_MAX: usize = 32;
 
 impl<'r> Locked<'r> {
@@ -39,11 +39,17 @@ impl<'r> Locked<'r> {
     #[cold]
     fn free_slot_in_chain(&self, first: Bucket<'r>) -> Result<&'r AtomicU64, WriteError> {
         let mut last = first;
+        let mut len = 0;
         for bucket in first.chain(self.region) {
             last = bucket?;
+            len += 1;
             if let Some(slot) = last.slots().find(|slot| slot.load(Ordering::Relaxed) == 0) {
                 return Ok(slot);
             }
+        }
+        // One bucket more would look like a chain without end.
+        if len + 1 >= CHAIN_MAX {
+            return Err(WriteError::Full);
         }
         let word = last.last_slot();
         let overflow = self.new_bucket(&[word.load(Ordering::Relaxed)])?;
@@ -154,8 +160,8 @@ impl<'r> Locked<'r> {
         Ok(())
     }
 
-    /// Goes back to the buckets a shard begins with, when none holds anything: also those that were too crowded to
-    /// merge while there was still something in them.
+    /// Goes back to the buckets a shard begins with, when none holds anything: also those that were
+    /// too crowded to merge while there was still something in them.
     fn forget_buckets(&self) {
         let root = self.root();
         // The commit, as in `merge`.
@@ -377,6 +383,7 @@ impl<'r> Slots<'r> {
 
 #[cfg(test)]
 mod tests {
+    use crate::region::test_support::Heap;
     use crate::{Config, Cursor, Options, Region};
 
     #[test]
@@ -396,5 +403,48 @@ mod tests {
             }
             assert_eq!((region.len(), region.stats().pages_used), (0, 0));
         }
+    }
+
+    fn fill(region: &Region, keys: impl Iterator<Item = u32>, value: &[u8]) -> Vec<[u8; 4]> {
+        let keys = keys.map(u32::to_le_bytes);
+        keys.take_while(|key| region.set(key, value).is_ok())
+            .collect()
+    }
+
+    /// Pages with room for entries but no page for buckets: the chains grow as long as they may, then the
+    /// region is full, and all that was written can be read and removed.
+    #[test]
+    fn chains_without_room_for_buckets_end_in_full_not_in_damage() {
+        let config = Config::new(4 << 20).shards(1);
+        let (heap, region) = Heap::create(&config, Options::new()).unwrap();
+        // Keys that leave one block used in each of their pages, so that the pages stay.
+        let small = fill(&region, 0..8192, b"");
+        let medium = fill(&region, 10_000..12_048, &[1; 20]);
+        for (keys, kept) in [(small, 1365), (medium, 1024)] {
+            for (number, key) in keys.iter().enumerate() {
+                if number % kept != 0 {
+                    assert!(region.delete(key).unwrap());
+                }
+            }
+        }
+        heap.limit_commits(0);
+        let mut len = usize::try_from(region.value_len_max()).unwrap();
+        for key in 20_000_u32.. {
+            while region.set(&key.to_le_bytes(), &vec![2; len]).is_err() {
+                len /= 2;
+            }
+            if len < 40_000 {
+                break;
+            }
+        }
+        assert_eq!(region.stats().buckets, 16);
+        let keys = fill(&region, 30_000..50_000, b"");
+        assert!(keys.len() > 5000, "{}", keys.len());
+        assert_eq!(region.check().unwrap().problems, Vec::<String>::new());
+        for key in &keys {
+            assert!(region.exists(key).unwrap());
+            assert!(region.delete(key).unwrap());
+        }
+        assert_eq!(region.check().unwrap().problems, Vec::<String>::new());
     }
 }

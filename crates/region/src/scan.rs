@@ -22,6 +22,8 @@ pub struct Cursor(u64);
 
 /// Bits of a cursor that order the keys of a shard.
 const POSITION_BITS: u32 = 56;
+/// Positions there are.
+pub(crate) const POSITIONS: u64 = 1 << POSITION_BITS;
 
 impl Cursor {
     /// The beginning.
@@ -89,14 +91,12 @@ impl Region {
         let inner = &*self.inner;
         let mut removed = 0;
         for index in 0..inner.geometry.shard_count {
-            let mut bucket = 0;
-            loop {
+            let mut position = 0;
+            while position < POSITIONS {
                 let locked = Locked::lock(inner, index)?;
-                if bucket >= locked.root().buckets() {
-                    break;
-                }
-                removed += locked.clear_bucket(bucket)?;
-                bucket += 1;
+                let (_, end) = bucket_at(position, locked.root());
+                removed += locked.clear_bucket(position)?;
+                position = end;
             }
         }
         Ok(removed)
@@ -104,10 +104,12 @@ impl Region {
 }
 
 impl Locked<'_> {
-    /// Removes all entries of a bucket, and those that come to it from merged ones meanwhile.
-    fn clear_bucket(&self, number: u64) -> Result<u64, Damaged> {
+    /// Removes all entries of the bucket at a position, and those that come to it from merged ones
+    /// meanwhile.
+    fn clear_bucket(&self, position: u64) -> Result<u64, Damaged> {
         let mut removed = 0;
-        while number < self.root().buckets() {
+        loop {
+            let (number, _) = bucket_at(position, self.root());
             let first = Bucket::of_shard(self.region, self.index, number)?;
             let mut slots = Vec::new();
             for bucket in first.chain(self.region) {
@@ -144,9 +146,7 @@ fn scan_bucket(
     for _ in 0..READ_ATTEMPTS {
         let root = Root::load(words);
         fence(Ordering::Acquire); // as in `View::new`
-        let number = bucket_of(hash_at(position), root.buckets());
-        let covered = 1 << (POSITION_BITS - bucket_bits(number, root.buckets()));
-        let end = (position & !(covered - 1)) + covered;
+        let (number, end) = bucket_at(position, root);
         let first = Bucket::of_shard(inner, shard, number);
         let version = first.map_or(0, |bucket| bucket.version());
         fence(Ordering::Acquire); // as in `View::new`
@@ -154,7 +154,7 @@ fn scan_bucket(
         fence(Ordering::Acquire); // as in `View::is_unchanged`
         let same_version = first.map_or(true, |bucket| bucket.version() == version);
         if same_version && Root::load(words) == root {
-            return Ok((found?, (end < 1 << POSITION_BITS).then_some(end)));
+            return Ok((found?, (end < POSITIONS).then_some(end)));
         }
         spin_loop();
     }
@@ -188,10 +188,38 @@ fn copy_bucket(
     Ok(entries)
 }
 
-fn position_of(hash: u64) -> u64 {
+/// The bucket that covers a position, and the position behind it. Walks go by positions, because
+/// buckets that merge or split while one goes by their numbers would be missed.
+pub(crate) fn bucket_at(position: u64, root: Root) -> (u64, u64) {
+    let number = bucket_of(hash_at(position), root.buckets());
+    let covered = 1 << (POSITION_BITS - bucket_bits(number, root.buckets()));
+    (number, (position & !(covered - 1)) + covered)
+}
+
+pub(crate) fn position_of(hash: u64) -> u64 {
     hash.reverse_bits() >> (64 - POSITION_BITS)
 }
 
 fn hash_at(position: u64) -> u64 {
     (position << (64 - POSITION_BITS)).reverse_bits()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Config, Options, Region};
+
+    /// Merging buckets meanwhile once moved entries into buckets that were done already, where they
+    /// stayed.
+    #[test]
+    fn clear_leaves_nothing_behind() {
+        let region = Region::create(&Config::new(4 << 20).shards(1), Options::new()).unwrap();
+        for keys in [1, 100, 1000, 10_000_u32] {
+            for key in 0..keys {
+                region.set(&key.to_le_bytes(), b"value").unwrap();
+            }
+            assert_eq!(region.clear().unwrap(), u64::from(keys));
+            assert_eq!((region.len(), region.stats().buckets), (0, 16));
+            assert_eq!(region.check().unwrap().problems, Vec::<String>::new());
+        }
+    }
 }

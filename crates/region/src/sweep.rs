@@ -9,6 +9,7 @@ use crate::index::{names_entry, Bucket, Found};
 use crate::layout::{shard, slot};
 use crate::limits::SWEEP_EVERY;
 use crate::region::{Inner, Region};
+use crate::scan::{bucket_at, position_of, POSITIONS};
 use crate::shard::{shard_words, Locked};
 use crate::sync::Ordering;
 
@@ -45,25 +46,26 @@ fn sweep_shard(region: &Inner, index: u64) -> Result<u64, WriteError> {
         return Ok(0);
     }
     let mut removed = 0;
-    let mut bucket = 0;
+    let mut position = 0;
     let mut earliest = u64::MAX;
     let mut begun_at = None;
     loop {
         let locked = Locked::lock(region, index)?;
         let revision = locked.get(shard::REVISION);
         let begun_at = *begun_at.get_or_insert(revision);
-        if bucket >= locked.root().buckets() {
+        if position >= POSITIONS {
             // Raised only if nobody else wrote meanwhile; a bound that is too low costs time,
             // nothing else.
-            if revision == begun_at + 2 * removed {
+            if revision == begun_at.wrapping_add(2 * removed) {
                 locked.set(shard::NEXT_EXPIRY, earliest);
             }
             return Ok(removed);
         }
-        let swept = locked.sweep_bucket(bucket)?;
+        let (_, end) = bucket_at(position, locked.root());
+        let swept = locked.sweep_bucket(position)?;
         removed += swept.removed;
         earliest = earliest.min(swept.earliest);
-        bucket += 1;
+        position = end;
     }
 }
 
@@ -91,27 +93,20 @@ impl Locked<'_> {
         self.set(shard::SWEEP_HAND, bucket + 1);
         // Damage in some other bucket is no reason for this write to fail; reading that bucket
         // reports it.
-        let _ = self.sweep_bucket(bucket);
+        let _ = self.sweep_bucket(position_of(bucket));
     }
 
-    fn sweep_bucket(&self, bucket: u64) -> Result<Swept, Damaged> {
+    /// Sweeps the bucket at a position.
+    fn sweep_bucket(&self, position: u64) -> Result<Swept, Damaged> {
         let mut swept = Swept {
             removed: 0,
             earliest: u64::MAX,
         };
-        let first = Bucket::of_shard(self.region, self.index, bucket)?;
-        let mut gone: Option<Found<'_>> = None;
         loop {
-            // A removal may move slots, so the search begins anew after each.
-            if let Some(found) = gone.take() {
-                self.next_revision();
-                self.remove(first, &found, Change::Expire)?;
-                self.add(shard::EXPIRED, 1);
-                swept.removed += 1;
-                if bucket >= self.root().buckets() {
-                    break;
-                }
-            }
+            // A removal may move slots and merge buckets, so the search begins anew after each.
+            let (number, _) = bucket_at(position, self.root());
+            let first = Bucket::of_shard(self.region, self.index, number)?;
+            let mut gone: Option<Found<'_>> = None;
             for bucket in first.chain(self.region) {
                 for place in bucket?.slots() {
                     let word = place.load(Ordering::Relaxed);
@@ -130,9 +125,11 @@ impl Locked<'_> {
                     }
                 }
             }
-            if gone.is_none() {
-                break;
-            }
+            let Some(found) = gone else { break };
+            self.next_revision();
+            self.remove(first, &found, Change::Expire)?;
+            self.add(shard::EXPIRED, 1);
+            swept.removed += 1;
         }
         Ok(swept)
     }
@@ -148,6 +145,36 @@ impl Locked<'_> {
                 self.set(shard::NEXT_EXPIRY, new);
             }
             self.add(shard::TTL_ENTRIES, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sync::local::{AtomicU64, Ordering};
+    use crate::{Config, Options, Region, SetOptions};
+    use std::sync::Arc;
+
+    #[test]
+    fn sweeping_misses_nothing_though_buckets_merge_meanwhile() {
+        let now = Arc::new(AtomicU64::new(1));
+        let clock = Arc::clone(&now);
+        let options = Options::new().clock(move || clock.load(Ordering::Relaxed));
+        let config = Config::new(4 << 20).shards(1);
+        let region = Region::create(&config, options).unwrap();
+        for number in 0..2000_u64 {
+            // A few outlive the first sweep, but not the second.
+            let ttl_ms = if number % 100 == 0 { 200 } else { 100 };
+            let options = SetOptions::new().ttl_ms(ttl_ms);
+            region
+                .set_with(format!("{number}").as_bytes(), b"value", options)
+                .unwrap();
+        }
+        for (after_ms, left) in [(150, 20), (100, 0)] {
+            now.fetch_add(after_ms, Ordering::Relaxed);
+            region.sweep().unwrap();
+            assert_eq!(region.len(), left);
+            assert!(region.check().unwrap().is_clean());
         }
     }
 }
