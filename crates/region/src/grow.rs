@@ -14,11 +14,14 @@ use crate::limits::CHAIN_MAX;
 use crate::pool::Kind;
 use crate::shard::Locked;
 use crate::sync::{fence, AtomicU64, Ordering};
+use smallvec::SmallVec;
 
 /// Entries per bucket above which a shard gets another one. At 4 of 7 slots few buckets overflow.
 const CROWDED: u64 = 4;
-/// Most slots of a chain that name entries.
-const CHAIN_SLOTS_MAX: usize = CHAIN_MAX * (BUCKET_SLOTS - 1) + 1;
+/// The slots of a chain. Usually they are few, and the allocator is not asked while a lock is held;
+/// longer chains take a region that had no page left for buckets.
+type Slots<'r> = SmallVec<[&'r AtomicU64; 32]>;
+
 /// Most entries of a bucket made by a merge. Deleting in the order of the hash leaves what is left
 /// in few buckets, which then would grow with every merge.
 const MERGED_MAX: usize = 32;
@@ -97,10 +100,10 @@ impl<'r> Locked<'r> {
         self.ensure_chunk(new)?;
         let mut moved = Slots::default();
         let mut stay = 0;
-        for place in self.occupied(old)?.iter() {
+        for place in self.occupied(old)? {
             let word = place.load(Ordering::Relaxed);
             if bucket_of(self.hash_of(word)?, new + 1) == new {
-                moved.push(place)?;
+                moved.push(place);
             } else {
                 stay += 1;
             }
@@ -134,11 +137,11 @@ impl<'r> Locked<'r> {
             return Ok(());
         }
         let mut copies = Slots::default();
-        for place in moving.iter() {
+        for place in moving {
             match self.free_slot(into) {
                 Ok(copy) => {
                     copy.store(place.load(Ordering::Relaxed), Ordering::Release);
-                    copies.push(copy)?;
+                    copies.push(copy);
                 }
                 Err(error) => {
                     // Nothing looks for these keys here yet.
@@ -237,7 +240,7 @@ impl<'r> Locked<'r> {
                 let word = place.load(Ordering::Relaxed);
                 if names_entry(word) {
                     self.region.memory.prefetch(word & slot::OFFSET_MASK);
-                    slots.push(place)?;
+                    slots.push(place);
                 }
             }
         }
@@ -345,42 +348,6 @@ impl<'r> Locked<'r> {
     }
 }
 
-/// A few slots, without asking the allocator while a lock is held.
-struct Slots<'r> {
-    places: [Option<&'r AtomicU64>; CHAIN_SLOTS_MAX],
-    len: usize,
-}
-
-impl Default for Slots<'_> {
-    fn default() -> Self {
-        Self {
-            places: [None; CHAIN_SLOTS_MAX],
-            len: 0,
-        }
-    }
-}
-
-impl<'r> Slots<'r> {
-    fn push(&mut self, place: &'r AtomicU64) -> Result<(), Damaged> {
-        let free = self.places.get_mut(self.len);
-        let free = free.ok_or(Damaged {
-            what: "a chain of more slots than can be",
-            offset: 0,
-        })?;
-        *free = Some(place);
-        self.len += 1;
-        Ok(())
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &'r AtomicU64> + '_ {
-        self.places[..self.len].iter().flatten().copied()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::region::test_support::Heap;
@@ -441,7 +408,15 @@ mod tests {
         let keys = fill(&region, 30_000..50_000, b"");
         assert!(keys.len() > 5000, "{}", keys.len());
         assert_eq!(region.check().unwrap().problems, Vec::<String>::new());
-        for key in &keys {
+        // As soon as there is a page again, the chains are split.
+        assert!(region.delete(&20_000_u32.to_le_bytes()).unwrap());
+        // A bucket whose turn has not come may still be full for a few writes.
+        let more = (50_000..52_000_u32).map(u32::to_le_bytes);
+        let more: Vec<[u8; 4]> = more.filter(|key| region.set(key, b"").is_ok()).collect();
+        assert!(more.len() > 1900, "{}", more.len());
+        assert!(region.stats().buckets > 1024);
+        assert_eq!(region.check().unwrap().problems, Vec::<String>::new());
+        for key in keys.iter().chain(&more) {
             assert!(region.exists(key).unwrap());
             assert!(region.delete(key).unwrap());
         }
