@@ -7,6 +7,7 @@
 //! 3. Every page of the shard gets the usage and the free list that follow from 1, or goes back to
 //!    the pool.
 //! 4. Counts, the eviction queue and the list of ephemeral entries are written anew.
+//! 5. Chains of buckets give up the overflow buckets that their slots do not need.
 //!
 //! Nothing here depends on how far the dead writer got, so nothing has to be logged while writing;
 //! and a repair that is killed is simply run again by the next one to take the lock over. Until
@@ -63,6 +64,7 @@ impl<'r> Locked<'r> {
         fence(Ordering::Release);
         self.rebuild_pages(&reached);
         self.rebuild_counts(&mut reached);
+        self.shorten_chains(buckets);
         self.break_feed();
         self.add(shard::REPAIRS, 1);
     }
@@ -275,6 +277,19 @@ impl<'r> Locked<'r> {
                 if entry.meta.has(entry::EPHEMERAL) {
                     self.ephemeral_attach(&entry);
                 }
+            }
+        }
+    }
+}
+
+impl Locked<'_> {
+    /// Frees overflow buckets that hold nothing: a split cut short, or a slot dropped above, leaves them behind, and
+    /// a bucket without entries sees no delete that would free them.
+    fn shorten_chains(&self, buckets: u64) {
+        for number in 0..buckets {
+            if let Ok(first) = Bucket::of_shard(self.region, self.index, number) {
+                // Damage in one chain is no reason to leave the others as they are.
+                let _ = self.drop_empty_overflow(first);
             }
         }
     }
