@@ -177,6 +177,7 @@ fn child_entry() {
 
 fn play(role: &str, arguments: &[&str]) {
     match (role, arguments) {
+        ("step", [operation, path, subject]) => crate::step::play(operation, path, subject),
         _ => panic!("no child plays {role} with {arguments:?}"),
     }
 }

@@ -17,3 +17,5 @@ mod chaos;
 mod limits;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
+/// Single-stepping of child processes.
+mod tracer;
