@@ -2,12 +2,26 @@
 //! read-only mappings.
 
 use crate::memory::Memory;
+#[cfg(not(loom))]
+use crate::sync::AtomicU64;
 use std::time::Duration;
 
 /// Sleeps while the low half of the word at `offset` is `expected`, for `timeout` at most. May wake
 /// early.
 #[cfg(not(loom))]
 pub(crate) fn wait(memory: &Memory, offset: u64, expected: u64, timeout: Duration) {
+    wait_on(memory.word(offset), expected, timeout);
+}
+
+/// Wakes up to `count` sleepers of the word at `offset`.
+#[cfg(not(loom))]
+pub(crate) fn wake(memory: &Memory, offset: u64, count: i32) {
+    wake_on(memory.word(offset), count);
+}
+
+/// As [`wait`], on a word of any shared memory.
+#[cfg(not(loom))]
+pub(crate) fn wait_on(word: &AtomicU64, expected: u64, timeout: Duration) {
     let timeout = libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
@@ -16,10 +30,9 @@ pub(crate) fn wait(memory: &Memory, offset: u64, expected: u64, timeout: Duratio
     #[allow(clippy::cast_possible_truncation)]
     let expected = expected as u32;
     // Little-endian: the low half of a word begins at the word's own address.
-    let address = memory.address(offset);
-    // SAFETY: `address` is inside the mapping that `memory` keeps; the timeout outlives the call.
-    // Every way this can end (woken, changed, timed out, interrupted) is an early wake to the
-    // caller.
+    let address: *const AtomicU64 = word;
+    // SAFETY: the word is borrowed, so mapped, during the call, and the timeout outlives it. Every
+    // way this can end (woken, changed, timed out, interrupted) is an early wake to the caller.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -33,10 +46,10 @@ pub(crate) fn wait(memory: &Memory, offset: u64, expected: u64, timeout: Duratio
     };
 }
 
-/// Wakes up to `count` sleepers of the word at `offset`.
+/// As [`wake`], on a word of any shared memory.
 #[cfg(not(loom))]
-pub(crate) fn wake(memory: &Memory, offset: u64, count: i32) {
-    let address = memory.address(offset);
+pub(crate) fn wake_on(word: &AtomicU64, count: i32) {
+    let address: *const AtomicU64 = word;
     // SAFETY: FUTEX_WAKE uses the address only to find sleepers.
     unsafe { libc::syscall(libc::SYS_futex, address, libc::FUTEX_WAKE, count) };
 }

@@ -378,8 +378,8 @@ mod tests {
             .collect()
     }
 
-    /// Pages with room for entries but no page for buckets: the chains grow as long as they may, then the
-    /// region is full, and all that was written can be read and removed.
+    /// Pages with room for entries but no page for buckets: the chains grow as long as they may,
+    /// then the region is full, and all that was written can be read and removed.
     #[test]
     fn chains_without_room_for_buckets_end_in_full_not_in_damage() {
         let config = Config::new(4 << 20).shards(1);

@@ -52,6 +52,8 @@ mod index;
 mod pool;
 // Operations.
 mod ephemeral;
+#[cfg(not(loom))]
+mod event;
 mod evict;
 mod feed;
 mod read;
@@ -73,6 +75,8 @@ pub use ephemeral::Reaped;
 pub use error::{
     AttachError, CreateError, Damaged, ReadError, SessionError, TypedError, WriteError,
 };
+#[cfg(not(loom))]
+pub use event::{Event, EventError, EventReset, FutexEvent};
 pub use feed::{Change, Feed, FeedItem};
 pub use read::Entry;
 #[doc(hidden)]

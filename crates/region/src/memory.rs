@@ -98,13 +98,6 @@ impl Memory {
         let _ = offset;
     }
 
-    /// The address of a word, for the futex system calls.
-    #[cfg(not(loom))]
-    pub(crate) fn address(&self, offset: u64) -> *const u32 {
-        let word: *const AtomicU64 = self.word(offset);
-        word.cast()
-    }
-
     /// # Safety
     /// `index` must be less than `self.len_words`.
     #[cfg(not(loom))]

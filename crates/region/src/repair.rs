@@ -283,8 +283,8 @@ impl<'r> Locked<'r> {
 }
 
 impl Locked<'_> {
-    /// Frees overflow buckets that hold nothing: a split cut short, or a slot dropped above, leaves them behind, and
-    /// a bucket without entries sees no delete that would free them.
+    /// Frees overflow buckets that hold nothing: a split cut short, or a slot dropped above, leaves
+    /// them behind, and a bucket without entries sees no delete that would free them.
     fn shorten_chains(&self, buckets: u64) {
         for number in 0..buckets {
             if let Ok(first) = Bucket::of_shard(self.region, self.index, number) {

@@ -396,8 +396,8 @@ impl<'r> Locked<'r> {
             Ok(slot) => slot,
             Err(error) => {
                 self.free_entry(&entry)?;
-                // If a chain is as long as it may be, its turn to be split comes also by writes that
-                // fail.
+                // If a chain is as long as it may be, its turn to be split comes also by writes
+                // that fail.
                 self.grow_if_crowded();
                 return Err(error);
             }
