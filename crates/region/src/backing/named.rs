@@ -37,8 +37,10 @@ impl NamedBacking {
         Self::adopt(shmem, os_id)
     }
 
-    /// Attaches for reading and writing.
+    /// Attaches for reading and writing; [`io::ErrorKind::WouldBlock`] if the region is not
+    /// finished.
     pub(crate) fn open(os_id: &str) -> io::Result<Self> {
+        expect_finished(&open_fd(os_id, OFlags::RDONLY)?)?;
         Self::adopt(
             ShmemConf::new().os_id(os_id).open().map_err(io_error)?,
             os_id,
@@ -48,19 +50,24 @@ impl NamedBacking {
     /// Attaches for reading only, which `shared_memory` can't: the descriptor itself is read-only.
     pub(crate) fn open_read_only(os_id: &str) -> io::Result<MemfdBacking> {
         let fd = open_fd(os_id, OFlags::RDONLY)?;
+        expect_finished(&fd)?;
         let len = u64::try_from(rustix::fs::fstat(&fd)?.st_size).map_err(io::Error::other)?;
-        if len == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
         MemfdBacking::map(fd, len, false, false)
     }
 
     fn adopt(mut shmem: Shmem, os_id: &str) -> io::Result<Self> {
-        // The name must outlive this process; `remove` ends it.
-        shmem.set_owner(false);
         let fd = open_fd(os_id, OFlags::RDWR)?;
+        if !maps_file(shmem.as_ptr(), &fd)? {
+            // The name went to another region between the two opens: whose locks would prove
+            // nothing about this one.
+            shmem.set_owner(false);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         // SAFETY: the range is the mapping `shmem` just made; DONTDUMP changes only core dumps.
         unsafe { madvise(shmem.as_ptr().cast(), shmem.len(), Advice::LinuxDontDump)? };
+        // The name must outlive this process; `remove` ends it. Until here, a failed maker takes it
+        // away.
+        shmem.set_owner(false);
         // A name's memory may have a size limit (tmpfs), and a read of a returned page that finds
         // no memory is a SIGBUS: so nothing is returned.
         Ok(Self {
@@ -73,6 +80,28 @@ impl NamedBacking {
 /// Removes the name; processes that are attached keep the region.
 pub(crate) fn remove(os_id: &str) -> io::Result<()> {
     Ok(rustix::shm::unlink(os_id)?)
+}
+
+/// Looks for the magic number without mapping the file: until it is there, nobody has made sure
+/// that there is memory behind the header, and to touch a page that finds none is a SIGBUS.
+fn expect_finished(fd: &OwnedFd) -> io::Result<()> {
+    let mut magic = [0; 8];
+    let read = rustix::io::pread(fd, &mut magic, 0)?;
+    if read == 0 || magic == [0; 8] {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(())
+}
+
+/// Whether the mapping at `base` is of the file behind `fd`. The kernel tells that only in words.
+fn maps_file(base: *const u8, fd: &OwnedFd) -> io::Result<bool> {
+    let inode = rustix::fs::fstat(fd)?.st_ino.to_string();
+    let start = format!("{:x}-", base.addr());
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    Ok(maps
+        .lines()
+        .find(|line| line.trim_start_matches('0').starts_with(&start))
+        .is_some_and(|line| line.split_whitespace().nth(4) == Some(inode.as_str())))
 }
 
 fn open_fd(os_id: &str, flags: OFlags) -> io::Result<OwnedFd> {
