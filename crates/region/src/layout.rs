@@ -62,6 +62,9 @@ pub mod header {
     pub const FEED_WORDS: u64 = 15;
     pub const PAGES_OFFSET: u64 = 16;
     pub const EVENTS_OFFSET: u64 = 17;
+    /// Proof of all that a region is read by: words 1 to 17 and 24 to 31, folded in this order by
+    /// `check = check.rotate_left(5) ^ word`, from 0.
+    pub const CHECK: u64 = 18;
     /// Seed of the key hash, followed by its seven secrets.
     pub const HASH_SEED: u64 = 24;
     /// Bit 0: the change feed is on. Bit 1: wake its waiters on every write, even unannounced ones.

@@ -193,6 +193,10 @@ impl Region {
         for (index, value) in header_words(&geometry, random()?, &secrets) {
             memory.word(index * WORD).store(value, Ordering::Relaxed);
         }
+        let check = header_check(&memory);
+        memory
+            .word(header::CHECK * WORD)
+            .store(check, Ordering::Relaxed);
         for shard in 0..geometry.shard_count {
             let root = geometry.shard_offset(shard) + crate::layout::shard::ROOT * WORD;
             memory.word(root).store(INLINE_BUCKETS, Ordering::Relaxed);
@@ -431,9 +435,21 @@ fn read_geometry(memory: &Memory, file_len: u64) -> Result<Geometry, AttachError
     let agrees = told
         .filter(|(index, _)| *index < header::HASH_SEED)
         .all(|(index, value)| word(index) == value);
-    agrees
+    if !agrees {
+        return Err(AttachError::Header("areas are not where they should be"));
+    }
+    // A wrong feature bit or hash seed contradicts nothing else: keys would be silently absent, values wrong.
+    (word(header::CHECK) == header_check(memory))
         .then_some(geometry)
-        .ok_or(AttachError::Header("areas are not where they should be"))
+        .ok_or(AttachError::Header("its words do not fit its check word"))
+}
+
+/// The check word of the header as it is.
+fn header_check(memory: &Memory) -> u64 {
+    (header::VERSION..=header::EVENTS_OFFSET)
+        .chain(header::HASH_SEED..header::HASH_SEED + 8)
+        .map(|index| memory.word(index * WORD).load(Ordering::Relaxed))
+        .fold(0, |check, word| check.rotate_left(5) ^ word)
 }
 
 /// The operating system's name for a region's name.
