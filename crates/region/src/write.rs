@@ -359,6 +359,7 @@ impl<'r> Locked<'r> {
         let found = bucket.find(self.region, hash, key)?;
         match found {
             Some(found) if self.is_gone(&found.entry) => {
+                self.add(shard::EXPIRED, u64::from(found.entry.is_expired()));
                 self.next_revision();
                 self.remove(bucket, &found, crate::feed::Change::Expire)?;
                 // The removal may have merged buckets.
