@@ -15,6 +15,8 @@ mod attach;
 mod chaos;
 /// One beyond each limit, and machines without memory.
 mod limits;
+/// The reader in Python that was written from `docs/region.md`, on live regions.
+mod python_reader;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
 /// Single-stepping of child processes.

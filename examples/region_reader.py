@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""Reads a ganger region from outside: written from docs/region.md alone, to show that it suffices.
+
+usage: region_reader.py FILE get KEY | scan [PREFIX] | stats   [--hex]
+
+FILE is the region's file: /proc/PID/fd/N of a process that has it attached, or /dev/shm/NAME.
+`get` writes the value as it is (a counter in decimal) and exits with 1 if there is none; `scan`
+writes a line `key TAB value` per entry. With --hex, keys and values are in hex, also KEY and PREFIX.
+"""
+import mmap
+import sys
+import time
+
+PAGE, U64 = 65536, 2**64 - 1
+LARGE, NESTED, COUNTER, EPHEMERAL = 1, 2, 4, 8  # flags of an entry
+KINDS = "absent free committing releasing blocks index value list".split()
+
+
+class Damaged(Exception):
+    """What was read makes no sense: the region is damaged, or it changed while it was read."""
+
+
+def mum(a, b):
+    return a * b & U64, a * b >> 64
+
+
+def u64(data, at=0):
+    return int.from_bytes(data[at : at + 8], "little")
+
+
+class Region:
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # A native cast reads each word with one load; struct's "<Q" would read byte by byte.
+        self.words = memoryview(self.bytes).cast("Q")
+        word = self.words
+        if self.bytes[:8] != b"GANGERRG" or word[1] & 0xFFFFFFFF != 1 or word[1] >> 33:
+            sys.exit(f"{path}: not a region of layout version 1")
+        self.head_words = 6 if word[1] >> 32 & 1 else 4  # regions that evict: two words more
+        self.shards, self.sessions, self.pages, self.directory_words = word[4:8]
+        self.sessions_at, self.shards_at, self.buckets_at, self.directory_at = word[8:12]
+        self.states_at, self.pages_at = word[12], word[16]
+        self.seed, self.secrets = word[24], word[25:32]
+
+    def hash(self, key):
+        """rapidhash v3 nano."""
+        seed, secret, left = self.seed, self.secrets, len(key)
+
+        def mix(at, which, seed):
+            low, high = mum(u64(key, at) ^ secret[which], u64(key, at + 8) ^ seed)
+            return low ^ high
+
+        if left > 16:
+            at, see1, see2 = 0, seed, seed
+            while left > 48:
+                seed, see1, see2 = mix(at, 0, seed), mix(at + 16, 1, see1), mix(at + 32, 2, see2)
+                at, left = at + 48, left - 48
+            if len(key) > 48:
+                seed ^= see1 ^ see2
+            if left > 16:
+                seed = mix(at, 2, seed)
+            if left > 32:
+                seed = mix(at + 16, 2, seed)
+            a, b = u64(key[-16:-8]) ^ left, u64(key[-8:])
+        elif left >= 4:
+            seed ^= left
+            half = 8 if left >= 8 else 4
+            a, b = u64(key[:half]), u64(key[-half:])
+        else:
+            a, b = key[0] << 45 | key[-1], key[left >> 1]
+        a, b = mum(a ^ secret[1], b ^ seed)
+        low, high = mum(a ^ 0xAAAAAAAAAAAAAAAA, b ^ secret[1] ^ left)
+        return low ^ high
+
+    def bucket(self, shard, hash, buckets):
+        """Offset of the bucket of a hash, and how many low bits of their hashes its keys share."""
+        level = buckets.bit_length() - 1
+        number = hash & (2 << level) - 1
+        if number >= buckets:
+            number = hash & (1 << level) - 1
+        bits = level + (number < buckets - (1 << level) or number >= 1 << level)
+        if number < 16:
+            return self.buckets_at + (shard * 16 + number) * 64, bits
+        page = self.words[self.directory_at // 8 + shard * self.directory_words + number // 1024]
+        if not 1 <= page <= self.pages:
+            raise Damaged(f"directory of shard {shard}")
+        return self.pages_at + (page - 1) * PAGE + number % 1024 * 64, bits
+
+    def stable(self, shard, hash, read):
+        """read(bucket offset, shared bits), again until neither bucket nor index changed meanwhile."""
+        root_at = self.shards_at // 8 + shard * 128
+        for _ in range(1_000_000):
+            root, result, damage = self.words[root_at], None, None
+            try:
+                bucket, bits = self.bucket(shard, hash, max(root & 0xFFFFFFFF, 16))
+                version = self.words[bucket // 8]
+                try:
+                    result = read(bucket, bits)
+                except (Damaged, IndexError) as error:
+                    damage = error
+                unchanged = self.words[bucket // 8] == version
+            except Damaged as error:
+                unchanged, damage = True, error
+            if unchanged and self.words[root_at] == root:
+                if damage:
+                    raise damage
+                return result
+        sys.exit("the bucket changed faster than it could be read")
+
+    def slots(self, bucket):
+        """The slots of a bucket and of those it overflows into."""
+        for _ in range(64):
+            words = self.words[bucket // 8 + 1 : bucket // 8 + 8].tolist()
+            yield from (word for word in words if word and not word & 1)
+            if not words[6] & 1:
+                return
+            bucket = self.block(words[6])
+        raise Damaged("a chain of buckets without end")
+
+    def block(self, slot):
+        """The offset in a slot, if it is one inside the pages."""
+        offset = slot & (1 << 48) - 16
+        if not self.pages_at <= offset < self.pages_at + self.pages * PAGE:
+            raise Damaged(f"offset {offset}")
+        return offset
+
+    def entry(self, slot):
+        """Hash, key and value of an entry that is not expired; a counter's value is an int."""
+        at = self.block(slot) // 8
+        meta, expires = self.words[at + 2], self.words[at + 3]
+        length, key_len, flags = meta & (1 << 40) - 1, meta >> 40 & 0xFFFF, meta >> 56
+        key_at = at * 8 + (self.head_words + (3 if flags & EPHEMERAL else 0)) * 8
+        value_at = key_at + (key_len + 7) // 8 * 8
+        if not 1 <= key_len <= 1024 or length > self.pages * PAGE // 4 or (
+            not flags & LARGE and value_at % PAGE + length > PAGE
+        ):
+            raise Damaged(f"entry at {at * 8}")
+        if expires and expires <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000:
+            return None
+        if flags & COUNTER:
+            value = self.words[value_at // 8]
+            value -= value >> 63 << 64
+        elif flags & LARGE:
+            value = self.large(value_at // 8, length, flags & NESTED)
+        else:
+            value = self.bytes[value_at : value_at + length]
+        return self.words[at + 1], self.bytes[key_at : key_at + key_len], value
+
+    def large(self, at, length, nested):
+        """A value in pages of its own: `at` lists them, or lists pages that list them."""
+        def page(index):
+            if index >= self.pages:
+                raise Damaged(f"page {index}")
+            return self.pages_at + index * PAGE
+
+        parts = []
+        for index in range(-(-length // PAGE)):
+            list_at, place = at, index
+            if nested:
+                list_at, place = page(self.words[at + index // 8192]) // 8, index % 8192
+            start = page(self.words[list_at + place])
+            parts.append(self.bytes[start : start + min(PAGE, length - index * PAGE)])
+        return b"".join(parts)
+
+    def get(self, key):
+        hash = self.hash(key)
+
+        def find(bucket, _):
+            for slot in self.slots(bucket):
+                if slot >> 48 == hash >> 40 & 0xFFFF:
+                    entry = self.entry(slot)
+                    if entry and entry[:2] == (hash, key):
+                        return entry[2]
+
+        return self.stable(hash >> 65 - self.shards.bit_length(), hash, find)
+
+    def scan(self, prefix=b""):
+        def reverse(number):
+            return int(f"{number:064b}"[::-1], 2)
+
+        for shard in range(self.shards):
+            position = 0  # in the order of bit-reversed hashes every bucket covers one interval
+            while position < 1 << 64:
+                def collect(bucket, bits):
+                    end = (position >> 64 - bits) + 1 << 64 - bits
+                    entries = filter(None, map(self.entry, self.slots(bucket)))
+                    return end, [e for e in entries if position <= reverse(e[0]) < end]
+
+                position, entries = self.stable(shard, reverse(position), collect)
+                yield from ((key, value) for _, key, value in entries if key.startswith(prefix))
+
+    def stats(self):
+        def total(word, of=lambda value: value):
+            at = self.shards_at // 8 + word
+            return sum(of(self.words[at + shard * 128]) for shard in range(self.shards))
+
+        states = self.words[self.states_at // 8 : self.states_at // 8 + self.pages].tolist()
+        attached = self.words[self.sessions_at // 8 + 1 : self.shards_at // 8 : 8].tolist()
+        yield from {
+            "declared_bytes": self.words[2],
+            "shards": self.shards,
+            "entries": total(11),
+            "bytes": total(12),
+            "buckets": total(0, lambda root: root & 0xFFFFFFFF),
+            "writes": total(10) // 2,
+            "repairs": total(24),
+            "sessions_attached": sum(word != 0 for word in attached),
+        }.items()
+        for kind, name in enumerate(KINDS):
+            yield f"pages_{name}", sum(state & 0xFF == kind for state in states)
+
+
+def show(value, hexadecimal):
+    if isinstance(value, int):
+        value = value.to_bytes(8, "little", signed=True) if hexadecimal else str(value).encode()
+    return value.hex().encode() if hexadecimal else value
+
+
+def main(arguments):
+    hexadecimal = "--hex" in arguments
+    path, command, *more = [word for word in arguments if word != "--hex"] + ["", ""]
+    word, out = more[0], sys.stdout.buffer
+    key = bytes.fromhex(word) if hexadecimal else word.encode(errors="surrogateescape")
+    if command == "get" and 1 <= len(key) <= 1024:
+        value = Region(path).get(key)
+        if value is None:
+            return 1
+        out.write(show(value, hexadecimal))
+    elif command == "scan":
+        for key, value in Region(path).scan(key):
+            out.write(show(key, hexadecimal) + b"\t" + show(value, hexadecimal) + b"\n")
+    elif command == "stats":
+        for name, value in Region(path).stats():
+            out.write(f"{name} {value}\n".encode())
+    else:
+        print(__doc__, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
