@@ -362,6 +362,30 @@ mod tests {
     }
 
     #[test]
+    fn a_regions_event_is_one_to_users_of_raw_sync() {
+        let region = Region::create(&crate::Config::new(1 << 20), crate::Options::new()).unwrap();
+        let event: Box<dyn EventImpl> = Box::new(region.event(5, EventReset::Auto).unwrap());
+        drop(region);
+        event.set(EventState::Signaled).unwrap();
+        event.wait(Timeout::Infinite).unwrap();
+        event.set(EventState::Signaled).unwrap();
+        event.set(EventState::Clear).unwrap();
+        assert!(event.wait(Timeout::Val(Duration::ZERO)).is_err());
+    }
+
+    #[test]
+    fn an_event_of_no_known_kind_is_damage() {
+        let region = Region::create(&crate::Config::new(1 << 20), crate::Options::new()).unwrap();
+        let offset = region.inner.geometry.events_offset + 6 * events::LEN;
+        let kind = region.inner.memory.word(offset + KIND * WORD);
+        for unknown in [3, u64::MAX] {
+            kind.store(unknown, Ordering::Relaxed);
+            let error = region.event(6, EventReset::Auto).unwrap_err();
+            assert!(matches!(error, EventError::Damaged(_)), "{error:?}");
+        }
+    }
+
+    #[test]
     fn the_portable_event_fits_in_a_slot_and_leaves_its_words_alone() {
         let mut memory = slot();
         memory[..2].copy_from_slice(&[7, 8]);

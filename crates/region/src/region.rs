@@ -438,7 +438,8 @@ fn read_geometry(memory: &Memory, file_len: u64) -> Result<Geometry, AttachError
     if !agrees {
         return Err(AttachError::Header("areas are not where they should be"));
     }
-    // A wrong feature bit or hash seed contradicts nothing else: keys would be silently absent, values wrong.
+    // A wrong feature bit or hash seed contradicts nothing else: keys would be silently absent,
+    // values wrong.
     (word(header::CHECK) == header_check(memory))
         .then_some(geometry)
         .ok_or(AttachError::Header("its words do not fit its check word"))

@@ -58,7 +58,7 @@ impl NamedBacking {
     fn adopt(mut shmem: Shmem, os_id: &str) -> io::Result<Self> {
         let fd = open_fd(os_id, OFlags::RDWR)?;
         if !maps_file(shmem.as_ptr(), &fd)? {
-            // The name went to another region between the two opens: whose locks would prove
+            // The name went to another region between the two opens, whose locks would prove
             // nothing about this one.
             shmem.set_owner(false);
             return Err(io::ErrorKind::WouldBlock.into());
