@@ -1,5 +1,5 @@
-//! Processes, deadlines and watchdogs. A child process is this test binary again, told by its environment
-//! which role to play.
+//! Processes, deadlines and watchdogs. A child process is this test binary again, told by its
+//! environment which role to play.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -177,7 +177,10 @@ fn child_entry() {
 
 fn play(role: &str, arguments: &[&str]) {
     match (role, arguments) {
-        ("step", [operation, path, subject]) => crate::step::play(operation, path, subject),
+        _ if crate::attach::play(role, arguments) => {}
+        _ if crate::events::play(role, arguments) => {}
+        _ if crate::memory::play(role, arguments) => {}
+        _ if crate::sessions::play(role, arguments) => {}
         _ => panic!("no child plays {role} with {arguments:?}"),
     }
 }

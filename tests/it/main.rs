@@ -8,15 +8,23 @@
 
 /// Processes, deadlines, watchdogs: the only place where tests touch them.
 mod harness;
+/// Regions as tests want them: names that go away, handles by descriptor, audits.
+mod regions;
 
 /// Making and attaching: names, races, foreign files, read-only, fork.
 mod attach;
 /// Random kills and stops of many processes under a checked load.
 mod chaos;
-/// One beyond each limit, and machines without memory.
+/// Waiting for one another.
+mod events;
+/// Expiries, by a clock that the test sets.
+mod expiry;
+/// One beyond each limit, and full regions.
 mod limits;
-/// The reader in Python that was written from `docs/region.md`, on live regions.
-mod python_reader;
+/// Sparse regions, and machines without memory.
+mod memory;
+/// Many processes: sessions, forks, ephemeral keys.
+mod sessions;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
 /// Single-stepping of child processes.

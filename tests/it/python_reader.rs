@@ -1,5 +1,5 @@
-//! `examples/region_reader.py` knows nothing but `docs/region.md`: what it reads from a live region, while others
-//! write, must be what this crate wrote there.
+//! `examples/region_reader.py` knows nothing but `docs/region.md`: what it reads from a live
+//! region, while others write, must be what this crate wrote there.
 
 use crate::harness::{path_of, Watchdog};
 use ganger_region::{Config, Options, Region, SetOptions, WhenFull};
@@ -28,7 +28,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Keys of every length that the hash treats in another way, and then some; the first byte is given.
+/// Keys of every length that the hash treats in another way, and then some; the first byte is
+/// given.
 fn key(length: usize, number: usize) -> Vec<u8> {
     let mut key = vec![QUIET];
     key.extend((1..length).map(|place| (number >> (8 * (place % 4))) as u8 ^ place as u8));
@@ -73,8 +74,8 @@ fn fill(region: &Region, keys: usize) -> Pairs {
     pairs
 }
 
-/// Writes, replaces, counts and deletes, so that buckets split and merge, until told to stop. The values say which
-/// key they belong to.
+/// Writes, replaces, counts and deletes, so that buckets split and merge, until told to stop. The
+/// values say which key they belong to.
 fn write_busily(region: &Region, stop: &AtomicBool) {
     let mut round = 0_usize;
     while !stop.load(Ordering::Relaxed) {

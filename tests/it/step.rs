@@ -1,13 +1,14 @@
-//! The proof of "killed at any instruction": a child executes an operation one instruction at a time, and each time
-//! the region's bytes have changed, a copy of them is put through everything that has to hold after a kill. The
-//! bytes at a stop are what SIGKILL would leave there, so the child need not die for it.
+//! The proof of "killed at any instruction": a child executes an operation one instruction at a
+//! time, and each time the region's bytes have changed, a copy of them is put through everything
+//! that has to hold after a kill. The bytes at a stop are what SIGKILL would leave there, so the
+//! child need not die for it.
 //!
 //! - `image`: the bytes, taken from outside.
 //! - `verify`: what has to hold in each image.
 //! - `operations`: what is stepped.
 //!
-//! What is tested is the machine code of this build on this processor. That other orders of the same stores are
-//! harmless as well is for the model checker to show.
+//! What is tested is the machine code of this build on this processor. That other orders of the
+//! same stores are harmless as well is for the model checker to show.
 
 mod image;
 mod operations;
@@ -20,11 +21,11 @@ use image::{Change, Image, Scratch};
 use operations::{ephemeral_keys, Operation, Perform, Plan, Task};
 use verify::{attach, observe, Checker, Contents};
 
-/// Every how many images all of [`Checker::verify`] is run. Unoptimised code takes too long for more; what readers
-/// see is verified in every image in any case.
+/// Every how many images all of [`Checker::verify`] is run. Unoptimised code takes too long for
+/// more; what readers see is verified in every image in any case.
 const THOROUGH: u64 = if cfg!(debug_assertions) { 16 } else { 1 };
-/// Images that differ in contents of pages only, of which all are verified; then every so many are. They are the
-/// filling of a large value, word by word.
+/// Images that differ in contents of pages only, of which all are verified; then every so many are.
+/// They are the filling of a large value, word by word.
 const PAGES_ALL: u64 = 128;
 const PAGES_EVERY: u64 = 32;
 /// Seconds after which a test has to be stuck.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Lines a source file may have.
 const LINES_MAX: usize = 600;
-/// Where `unsafe` may stand: the seam to the operating system, and the tests and benches that play foul.
+/// Where `unsafe` may stand: the seam to the operating system, and the tests and benches that play
+/// foul.
 const UNSAFE_ALLOWED: [&str; 7] = [
     "crates/region/src/memory.rs",
     "crates/region/src/backing/",

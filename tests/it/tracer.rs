@@ -1,11 +1,12 @@
 //! Single-stepping of a child process with ptrace(2).
 //!
-//! The child asks to be traced and stops itself with SIGSTOP: once before what is to be stepped, once after it. In
-//! between, the parent lets it execute one instruction at a time. A traced child that stands still is alive: the
-//! kernel keeps its file locks, so nobody may take it for dead.
+//! The child asks to be traced and stops itself with SIGSTOP: once before what is to be stepped,
+//! once after it. In between, the parent lets it execute one instruction at a time. A traced child
+//! that stands still is alive: the kernel keeps its file locks, so nobody may take it for dead.
 //!
-//! Only the thread that started the child may step it, so a [`Tracee`] stays in the test that made it. Should
-//! that thread or the whole test run die, the kernel kills the child (PTRACE_O_EXITKILL).
+//! Only the thread that started the child may step it, so a [`Tracee`] stays in the test that made
+//! it. Should that thread or the whole test run die, the kernel kills the child
+//! (PTRACE_O_EXITKILL).
 
 use crate::harness::{self, Child};
 use rustix::process::Signal;
@@ -22,8 +23,8 @@ pub(crate) struct Tracee {
     pub(crate) steps: u64,
 }
 
-/// While it lives, this thread and the children it starts run on one processor: handing a stopped child back and
-/// forth between two costs an interrupt for every instruction.
+/// While it lives, this thread and the children it starts run on one processor: handing a stopped
+/// child back and forth between two costs an interrupt for every instruction.
 pub(crate) struct OneProcessor(CpuSet);
 
 impl OneProcessor {
@@ -135,7 +136,8 @@ impl Tracee {
             self.released = true;
             self.child.signal(Signal::KILL);
             if self.thread != self.child.pid() {
-                // A traced thread is not gone, and so its process neither, before its tracer waited for it.
+                // A traced thread is not gone, and so its process neither, before its tracer waited
+                // for it.
                 let mut status = 0;
                 // SAFETY: `status` is valid for the call; the thread is a tracee of this one.
                 unsafe { libc::waitpid(self.thread, &raw mut status, libc::__WALL) };
@@ -145,8 +147,8 @@ impl Tracee {
     }
 
     fn request(&self, request: libc::c_uint, data: usize) {
-        // SAFETY: these requests take no address and, for data, a number; the kernel refuses any thread that is
-        // not a stopped tracee of this one.
+        // SAFETY: these requests take no address and, for data, a number; the kernel refuses any
+        // thread that is not a stopped tracee of this one.
         let done = unsafe { libc::ptrace(request, self.thread, 0_usize, data) };
         assert!(
             done != -1,

@@ -24,7 +24,8 @@ impl Source {
     pub(crate) fn find(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let text = |name| {
             let value = variable(name).filter(|value| !value.is_empty())?;
-            // What is no UTF-8 is neither a number nor a region's name; the error shows what it looks like.
+            // What is no UTF-8 is neither a number nor a region's name; the error shows what it
+            // looks like.
             Some(value.to_string_lossy().into_owned())
         };
         if let Some(value) = text(REGION_FD_VARIABLE) {
@@ -55,8 +56,9 @@ impl Source {
 
 /// A descriptor of our own for the file behind an inherited one.
 ///
-/// It is opened anew through /proc: to adopt a number is `unsafe`, since it may be another part's property or
-/// not open at all. This way a wrong number is an error, and the inherited descriptor stays as it was.
+/// It is opened anew through /proc: to adopt a number is `unsafe`, since it may be another part's
+/// property or not open at all. This way a wrong number is an error, and the inherited descriptor
+/// stays as it was.
 pub(crate) fn reopen(fd: u32, writable: bool) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{fd}");
     let failed = |error: io::Error| match error.kind() {

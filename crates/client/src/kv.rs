@@ -17,8 +17,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// A handle on a key-value store in shared memory.
 ///
-/// It is cheap to clone and usable from any thread. All clones share one session of the region, which
-/// ends when the last of them is dropped or the process dies.
+/// It is cheap to clone and usable from any thread. All clones share one session of the region,
+/// which ends when the last of them is dropped or the process dies.
 ///
 /// ```
 /// use ganger_client::{Config, Kv};
@@ -39,8 +39,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 ///
 /// # What holds, whatever dies when
 /// Reads take no lock and make no system call; writes lock one part of the keys for tens of
-/// nanoseconds. A process killed in the middle of a write has either made it or not: nobody hangs, no
-/// value is torn, and whoever next writes to that part cleans up.
+/// nanoseconds. A process killed in the middle of a write has either made it or not: nobody hangs,
+/// no value is torn, and whoever next writes to that part cleans up.
 #[derive(Clone)]
 pub struct Kv {
     region: Region,
@@ -93,8 +93,8 @@ impl Kv {
         KvOptions::new().open(name)
     }
 
-    /// Attaches to the region of this name, or makes it. Of several processes that race, one makes it
-    /// and the others attach.
+    /// Attaches to the region of this name, or makes it. Of several processes that race, one makes
+    /// it and the others attach.
     ///
     /// ```
     /// # use ganger_client::{Config, Kv};
@@ -126,9 +126,9 @@ impl Kv {
         KvOptions::new().from_fd(fd)
     }
 
-    /// Attaches to the region that the environment names: [`REGION_FD_VARIABLE`] is the number of an
-    /// inherited descriptor of it; without that, [`REGION_VARIABLE`] is its name. The supervisor sets
-    /// them for its workers.
+    /// Attaches to the region that the environment names: [`REGION_FD_VARIABLE`] is the number of
+    /// an inherited descriptor of it; without that, [`REGION_VARIABLE`] is its name. The supervisor
+    /// sets them for its workers.
     ///
     /// The inherited descriptor stays open and is inherited by this process's children too.
     ///

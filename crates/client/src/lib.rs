@@ -1,8 +1,8 @@
 //! What worker code links.
 //!
-//! [`Kv`] is a handle on a key-value store in shared memory. Every process that has it attached reads
-//! and writes it directly, at the speed of a map of its own: no server stands in between, and a
-//! process that is killed at any instruction hurts nobody.
+//! [`Kv`] is a handle on a key-value store in shared memory. Every process that has it attached
+//! reads and writes it directly, at the speed of a map of its own: no server stands in between, and
+//! a process that is killed at any instruction hurts nobody.
 //!
 //! ```no_run
 //! use ganger_client::Kv;
@@ -30,8 +30,8 @@
 //! | follow changes | [`Kv::feed`] |
 //! | look after it | [`Kv::stats`], [`Kv::reap`], [`Kv::sweep`], [`Kv::check`] |
 //!
-//! Keys are 1 to 1024 bytes of anything, values up to a quarter of the region. Everything that takes a
-//! key or a value takes `impl AsRef<[u8]>`: `"text"`, `b"bytes"`, a `String`, a `Vec<u8>`.
+//! Keys are 1 to 1024 bytes of anything, values up to a quarter of the region. Everything that
+//! takes a key or a value takes `impl AsRef<[u8]>`: `"text"`, `b"bytes"`, a `String`, a `Vec<u8>`.
 //! All calls return [`KvError`] when they fail.
 
 #![forbid(unsafe_code)]

@@ -43,8 +43,9 @@ impl KvOptions {
         self
     }
 
-    /// How long a write waits for a living process that holds the key's lock and does not move on (it
-    /// is stopped, say) before it fails with [`WriteError::Stalled`](crate::WriteError::Stalled).
+    /// How long a write waits for a living process that holds the key's lock and does not move on
+    /// (it is stopped, say) before it fails with
+    /// [`WriteError::Stalled`](crate::WriteError::Stalled).
     ///
     /// ```
     /// use ganger_client::{Config, KvOptions};
@@ -60,7 +61,8 @@ impl KvOptions {
         self
     }
 
-    /// The clock that expiries are held against, for tests. All handles of a region must agree on it.
+    /// The clock that expiries are held against, for tests. All handles of a region must agree on
+    /// it.
     ///
     /// ```
     /// use ganger_client::{Config, KvOptions};

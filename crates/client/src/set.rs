@@ -63,8 +63,8 @@ impl SetOptions {
     }
 }
 
-/// Whole milliseconds, rounded up so that nothing expires early. What is too long for the clock stays so, and is
-/// refused by the region.
+/// Whole milliseconds, rounded up so that nothing expires early. What is too long for the clock
+/// stays so, and is refused by the region.
 pub(crate) fn milliseconds(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

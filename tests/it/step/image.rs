@@ -1,5 +1,5 @@
-//! The bytes of a region at one moment, taken from outside of all handles: exactly what a SIGKILL of the only
-//! writer would leave.
+//! The bytes of a region at one moment, taken from outside of all handles: exactly what a SIGKILL
+//! of the only writer would leave.
 
 use ganger_region::layout::{
     entry, header, shard, slot, Geometry, BUCKET_LEN, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS,
@@ -65,7 +65,8 @@ impl Mapping {
     /// Makes the file hold other bytes.
     fn load(&mut self, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.len);
-        // SAFETY: both are `len` bytes; `bytes` is other memory, or it could not be borrowed beside `self`.
+        // SAFETY: both are `len` bytes; `bytes` is other memory, or it could not be borrowed beside
+        // `self`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base, self.len) };
     }
 }
@@ -105,8 +106,8 @@ impl Image {
 
     /// Makes this the image of what the region is now, and tells what changed.
     ///
-    /// Pages without an owner do not count: what is in them means nothing to anybody, and without looking at them a
-    /// step costs microseconds.
+    /// Pages without an owner do not count: what is in them means nothing to anybody, and without
+    /// looking at them a step costs microseconds.
     pub(crate) fn follow(&mut self, mapping: &Mapping) -> Change {
         let now = mapping.bytes();
         let mut change = Change::None;
@@ -172,7 +173,8 @@ impl Image {
         0..self.geometry.page_count
     }
 
-    /// Where the entry of a key lies, and in which inline bucket its slot is; `None` if it is in no such bucket.
+    /// Where the entry of a key lies, and in which inline bucket its slot is; `None` if it is in no
+    /// such bucket.
     pub(crate) fn find(&self, key: &[u8]) -> Option<(u64, u64)> {
         let buckets = self.geometry.shard_count * INLINE_BUCKETS;
         let slots = (0..buckets).flat_map(|bucket| {
@@ -205,7 +207,8 @@ impl Image {
         &self.bytes[start..][..usize::try_from(meta >> 40 & 0xffff).unwrap()]
     }
 
-    /// Byte ranges that mean something, in this image or in `now`: all before the pages, and pages with an owner.
+    /// Byte ranges that mean something, in this image or in `now`: all before the pages, and pages
+    /// with an owner.
     fn meaningful(&self, now: &[u8]) -> Vec<Range<usize>> {
         let usize = |offset: u64| usize::try_from(offset).unwrap();
         let tables = if word(now, header::FEED_FLAGS * WORD) == 0 {
@@ -224,7 +227,8 @@ impl Image {
         ranges
     }
 
-    /// Offsets of the words that differ from a second repair of this image, apart from those that count repairs.
+    /// Offsets of the words that differ from a second repair of this image, apart from those that
+    /// count repairs.
     pub(crate) fn unlike_after_repair(&self, repaired: &[u8]) -> Vec<u64> {
         let mut unlike = Vec::new();
         for range in self.meaningful(repaired) {
@@ -261,7 +265,8 @@ impl Image {
     }
 }
 
-/// A region's file of its own to try images in. All sessions in it are dead but those of handles made on it.
+/// A region's file of its own to try images in. All sessions in it are dead but those of handles
+/// made on it.
 pub(crate) struct Scratch {
     fd: OwnedFd,
     pub(crate) mapping: Mapping,

@@ -1,4 +1,5 @@
-//! The operations that are stepped: what is in the region before, what is done, and what that changes.
+//! The operations that are stepped: what is in the region before, what is done, and what that
+//! changes.
 
 use super::image::Image;
 use super::verify::{key_of_shard, Seen};
@@ -26,7 +27,8 @@ pub(crate) enum Perform {
     Detach,
 }
 
-/// What the operation gets, made before the first mark: only the region's own instructions are to be stepped.
+/// What the operation gets, made before the first mark: only the region's own instructions are to
+/// be stepped.
 pub(crate) struct Task {
     pub(crate) key: Vec<u8>,
     /// Bytes of the value called `new`, of which the operation takes as many as it wants.

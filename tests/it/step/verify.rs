@@ -1,5 +1,5 @@
-//! What has to hold in every image: for readers before anybody repaired anything, for the next writer, and for the
-//! whole region after that.
+//! What has to hold in every image: for readers before anybody repaired anything, for the next
+//! writer, and for the whole region after that.
 
 use super::image::{Image, Scratch};
 use ganger_region::{Access, Change, Feed, FeedItem, Options, Region, Stats};
@@ -42,7 +42,8 @@ pub(crate) struct Checker {
     evicts: bool,
     /// Whether the change feed is on, and so must tell.
     feeds: bool,
-    /// Keys of which no reader may ever see anything else than before or after; one per shard that nobody writes.
+    /// Keys of which no reader may ever see anything else than before or after; one per shard that
+    /// nobody writes.
     absent: Vec<Vec<u8>>,
 }
 
@@ -169,9 +170,11 @@ impl Checker {
         Ok(())
     }
 
-    /// A second repair finds nothing to do: word for word the same, but for what counts the repairs.
+    /// A second repair finds nothing to do: word for word the same, but for what counts the
+    /// repairs.
     fn repair_again(&self, image: &Image, writer: &Region) -> Result<(), String> {
-        // Shards that no dead writer held were not repaired yet, and have another order of their free blocks.
+        // Shards that no dead writer held were not repaired yet, and have another order of their
+        // free blocks.
         self.scratch.abandon_locks(image);
         // The audit locks each shard and, unlike a write, changes nothing on its own.
         audit(writer)?;

@@ -7,8 +7,8 @@ use ganger_region::{Audit, Feed, Reaped, Stats};
 /// # Following changes
 impl Kv {
     /// Opens the change feed, which tells which keys changed from now on, and turns it on for all
-    /// writers if it is not. A read-only handle can follow a feed that is on. A reader that is too slow
-    /// gets a [`FeedItem::Gap`](crate::FeedItem::Gap); nobody ever waits for it.
+    /// writers if it is not. A read-only handle can follow a feed that is on. A reader that is too
+    /// slow gets a [`FeedItem::Gap`](crate::FeedItem::Gap); nobody ever waits for it.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;
@@ -31,8 +31,8 @@ impl Kv {
     }
 
     /// Lets every write wake read-only waiters of the feed at once, which can't announce that they
-    /// wait. Without it they look once a millisecond; with it a write costs a system call more while
-    /// the feed is on.
+    /// wait. Without it they look once a millisecond; with it a write costs a system call more
+    /// while the feed is on.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;
@@ -71,8 +71,8 @@ impl Kv {
         self.region.stats()
     }
 
-    /// Cleans up after processes that died: frees their sessions, repairs the shards they held locked,
-    /// removes their ephemeral entries.
+    /// Cleans up after processes that died: frees their sessions, repairs the shards they held
+    /// locked, removes their ephemeral entries.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;
@@ -96,8 +96,8 @@ impl Kv {
         Ok(self.region.sweep()?)
     }
 
-    /// Checks every invariant of the region, shard by shard. Writers wait for milliseconds per million
-    /// keys; readers don't.
+    /// Checks every invariant of the region, shard by shard. Writers wait for milliseconds per
+    /// million keys; readers don't.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;

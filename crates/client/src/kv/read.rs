@@ -30,8 +30,8 @@ impl Kv {
         Ok(self.region.get(key.as_ref())?)
     }
 
-    /// Puts the value of a key into `value`, whose former contents go and whose memory is used again.
-    /// `false`, and an empty `value`, if there is none.
+    /// Puts the value of a key into `value`, whose former contents go and whose memory is used
+    /// again. `false`, and an empty `value`, if there is none.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;
@@ -48,8 +48,8 @@ impl Kv {
         Ok(self.region.get_into(key.as_ref(), value)?)
     }
 
-    /// The values of several keys, in their order. Many keys that are in no cache of the processor are
-    /// read much faster together than one by one.
+    /// The values of several keys, in their order. Many keys that are in no cache of the processor
+    /// are read much faster together than one by one.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;

@@ -9,9 +9,9 @@ const SCAN_PAGE: usize = 64;
 
 /// # All keys
 impl Kv {
-    /// The entries whose keys begin with `prefix`, in no particular order, fetched as they are asked
-    /// for. Keys that are there during the whole scan are met exactly once; keys that come or go
-    /// meanwhile, at most once. All keys are looked at, whatever the prefix.
+    /// The entries whose keys begin with `prefix`, in no particular order, fetched as they are
+    /// asked for. Keys that are there during the whole scan are met exactly once; keys that come or
+    /// go meanwhile, at most once. All keys are looked at, whatever the prefix.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;

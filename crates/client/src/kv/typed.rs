@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::Serialize;
 
 /// # Values of serde types
-/// They are stored as MessagePack, structs as maps: fields can be added later, and other languages can
-/// read them.
+/// They are stored as MessagePack, structs as maps: fields can be added later, and other languages
+/// can read them.
 impl Kv {
     /// The value of a key as a `T`.
     ///
@@ -46,7 +46,8 @@ impl Kv {
         Ok(self.region.set_typed(key.as_ref(), value)?)
     }
 
-    /// Stores a `T` if the options' condition is met, and returns its revision; `None` if it is not.
+    /// Stores a `T` if the options' condition is met, and returns its revision; `None` if it is
+    /// not.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;

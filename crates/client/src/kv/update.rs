@@ -25,9 +25,9 @@ impl Kv {
         Ok(self.region.get_or_insert_with(key.as_ref(), make)?)
     }
 
-    /// Changes a value by a function of the old one, and returns what it made. `None` in means that the
-    /// key is not there, `None` out that it is to be deleted. An expiry stays as it was; a counter
-    /// becomes a plain value. The function runs once for each attempt.
+    /// Changes a value by a function of the old one, and returns what it made. `None` in means that
+    /// the key is not there, `None` out that it is to be deleted. An expiry stays as it was; a
+    /// counter becomes a plain value. The function runs once for each attempt.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;

@@ -44,7 +44,8 @@ impl Kv {
         Ok(revision.unwrap_or_default())
     }
 
-    /// Stores a value if the options' condition is met, and returns its revision; `None` if it is not.
+    /// Stores a value if the options' condition is met, and returns its revision; `None` if it is
+    /// not.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;
@@ -112,8 +113,8 @@ impl Kv {
 
 /// # Counting
 impl Kv {
-    /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never expires.
-    /// A sum beyond an `i64` is an error, and changes nothing.
+    /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never
+    /// expires. A sum beyond an `i64` is an error, and changes nothing.
     ///
     /// ```
     /// # let kv = ganger_client::Kv::create(ganger_client::Config::new(1 << 20))?;
