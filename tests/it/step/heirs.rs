@@ -1,0 +1,127 @@
+//! Takeover and repair can be killed as well: a second child finds a shard whose holder died in the middle of a
+//! write, and is stepped through the write that takes the lock over. Every image of that is verified in turn.
+
+use super::image::{Change, Image, Scratch};
+use super::operations::{value, Operation, Plan};
+use super::verify::{attach, key_of_shard, Checker, Seen};
+use super::{Stage, Walked, STUCK};
+use crate::harness::{self, Watchdog};
+use crate::tracer::{OneProcessor, Stop};
+use ganger_region::Access;
+
+/// Images of an operation that are handed to an heir each.
+const ESTATES: usize = if cfg!(debug_assertions) { 1 } else { 2 };
+
+macro_rules! repairs_after {
+    ($($test:ident: $operation:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                prove_repairs_after(stringify!($operation));
+            }
+        )*
+    };
+}
+
+repairs_after!(
+    repair_of_a_replace: replace_in_the_same_class,
+    repair_of_a_split: insert_that_splits_an_overflowing_bucket,
+    repair_of_a_merge: delete_that_merges_buckets,
+    repair_of_a_page_claim: insert_that_claims_a_page,
+    repair_of_a_large_replace: replace_large_by_small,
+    repair_of_a_counter: incr_in_place,
+    repair_in_a_cache: replace_in_a_cache,
+    repair_with_feed: set_with_feed,
+    repair_of_an_ephemeral: set_ephemeral,
+);
+
+fn prove_repairs_after(name: &'static str) {
+    let _watchdog = Watchdog::new(name, STUCK);
+    let _one = OneProcessor::new();
+    let stage = Stage::new(Operation::named(name), 1);
+    let estates = held_images(&stage);
+    let mut all = Walked::default();
+    for number in 0..ESTATES {
+        // The last images of the write have the most done and the least settled, so they are always among them.
+        let image = &estates[(estates.len() - 1) * (number + 1) / ESTATES];
+        let walked = inherit(&stage, image, Scratch::new(image.bytes()));
+        all.boundaries += walked.boundaries;
+        all.images += walked.images;
+    }
+    all.tell(&format!("{ESTATES} repairs after {name}"));
+    assert!(all.images >= 10 * ESTATES as u64);
+}
+
+/// A writer that is really killed, in the middle of moving entries, with its death proven by the kernel.
+#[test]
+fn repair_after_a_real_kill() {
+    let name = "insert_that_splits_a_bucket";
+    let _watchdog = Watchdog::new(name, STUCK);
+    let _one = OneProcessor::new();
+    let stage = Stage::new(Operation::named(name), 1);
+    let mut child = stage.child();
+    let mut image = Image::take(&stage.file.mapping);
+    let root = image.root(0);
+    while image.root(0) == root {
+        assert_eq!(child.step(), Stop::Instruction, "the insert did not split");
+        image.follow(&stage.file.mapping);
+    }
+    assert_ne!(image.lock(0), 0, "a split without the lock");
+    // Alive, however long it stands there.
+    let patient = attach(&stage.file, Access::ReadOnly).unwrap();
+    assert_eq!(patient.stats().repairs, 0);
+    drop(patient);
+    child.kill();
+    let Stage {
+        operation,
+        file,
+        plan,
+    } = stage;
+    let stage = Stage {
+        operation,
+        file: Scratch::new(image.bytes()),
+        plan,
+    };
+    inherit(&stage, &image, file).tell("repair after a real kill");
+}
+
+/// The images of an operation in which the shard is locked.
+fn held_images(stage: &Stage) -> Vec<Image> {
+    let mut child = stage.child();
+    let mut held = Vec::new();
+    stage.walk(&mut child, |image, change| {
+        // Fillings of values, word by word, are not worth their room.
+        if image.lock(0) != 0 && (change == Change::Tables || held.len() < 64) {
+            held.push(image.clone());
+        }
+    });
+    child.release().hear();
+    assert!(held.len() >= 4, "the operation held its lock for nothing");
+    held
+}
+
+/// Steps a write by another child to a region whose last writer died at `image`.
+fn inherit(stage: &Stage, image: &Image, file: Scratch) -> Walked {
+    let reader = attach(&file, Access::ReadOnly).unwrap();
+    let heir = key_of_shard(&reader, 0, "heir", 0);
+    assert_eq!(reader.stats().repairs, 0);
+    let stage = Stage {
+        operation: Operation::named("inherit"),
+        plan: Plan {
+            keys: [stage.plan.keys.clone(), vec![heir.clone()]].concat(),
+            changes: vec![(heir.clone(), Some(Seen::plain(&value("new", 40))))],
+            subject: heir,
+        },
+        file,
+    };
+    let mut child = stage.child();
+    let before = stage.contents();
+    let after = stage.after(&before);
+    let start = Image::take(&stage.file.mapping);
+    assert_eq!(start.lock(0), image.lock(0), "attaching takes no lock over");
+    let mut checker = Checker::new(&start, before, after);
+    let walked = stage.prove_with(&mut child, &mut checker);
+    assert_eq!(reader.stats().repairs, 1, "the lock was not taken over");
+    assert_eq!(child.release().hear(), "done");
+    walked
+}
