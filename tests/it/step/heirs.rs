@@ -1,5 +1,6 @@
-//! Takeover and repair can be killed as well: a second child finds a shard whose holder died in the middle of a
-//! write, and is stepped through the write that takes the lock over. Every image of that is verified in turn.
+//! Takeover and repair can be killed as well: a second child finds a shard whose holder died in the
+//! middle of a write, and is stepped through the write that takes the lock over. Every image of
+//! that is verified in turn.
 
 use super::image::{Change, Image, Scratch};
 use super::operations::{value, Operation, Plan};
@@ -42,7 +43,8 @@ fn prove_repairs_after(name: &'static str) {
     let estates = held_images(&stage);
     let mut all = Walked::default();
     for number in 0..ESTATES {
-        // The last images of the write have the most done and the least settled, so they are always among them.
+        // The last images of the write have the most done and the least settled, so they are always
+        // among them.
         let image = &estates[(estates.len() - 1) * (number + 1) / ESTATES];
         let walked = inherit(&stage, image, Scratch::new(image.bytes()));
         all.boundaries += walked.boundaries;
@@ -52,7 +54,8 @@ fn prove_repairs_after(name: &'static str) {
     assert!(all.images >= 10 * ESTATES as u64);
 }
 
-/// A writer that is really killed, in the middle of moving entries, with its death proven by the kernel.
+/// A writer that is really killed, in the middle of moving entries, with its death proven by the
+/// kernel.
 #[test]
 fn repair_after_a_real_kill() {
     let name = "insert_that_splits_a_bucket";

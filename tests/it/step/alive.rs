@@ -1,0 +1,239 @@
+//! The same stops, but nobody is killed: a child that stands still in the middle of a write is
+//! alive, however long it stands there. Others read and write meanwhile, nobody takes its lock
+//! over, and when it goes on it finishes what it began. This is what breaks every takeover that
+//! trusts a timeout.
+
+use super::image::{Change, Image, Mapping};
+use super::operations::{value, Operation};
+use super::verify::{audit, key_of_shard, observe, Checker, Contents, Seen};
+use super::{Stage, Walked, STUCK};
+use crate::harness::{self, Watchdog};
+use crate::tracer::{be_traced, mark, OneProcessor, Stop, Tracee};
+use ganger_region::{Config, Options, Region, WriteError};
+use std::time::Duration;
+
+/// Patience of the writer that meets the child's lock.
+const SHORT: Duration = Duration::from_millis(2);
+/// Every how many images the others get to work.
+const PAUSE_EVERY: u64 = if cfg!(debug_assertions) { 4 } else { 1 };
+/// Pairs of stops.
+const PAIRS: u64 = if cfg!(debug_assertions) { 8 } else { 40 };
+
+macro_rules! paused_during {
+    ($($test:ident: $operation:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                prove_paused_during(stringify!($operation));
+            }
+        )*
+    };
+}
+
+paused_during!(
+    paused_insert: insert,
+    paused_page_claim: insert_that_claims_a_page,
+    paused_split: insert_that_splits_an_overflowing_bucket,
+    paused_replace: replace_in_another_class,
+    paused_large_delete: delete_a_large_value,
+    paused_merge: delete_that_merges_buckets,
+    paused_counter: incr_in_place,
+    paused_append: append,
+    paused_update: update,
+    paused_with_feed: set_with_feed,
+);
+
+/// Lets another handle read and write while a child stands still at each of its images.
+fn prove_paused_during(name: &'static str) {
+    let _watchdog = Watchdog::new(name, STUCK);
+    let _one = OneProcessor::new();
+    let stage = Stage::new(Operation::named(name), 2);
+    let mut child = stage.child();
+    let before = stage.contents();
+    let after = stage.after(&before);
+    let mut others = Others::new(&stage);
+    let (mut number, mut held) = (0, 0);
+    let pid = u64::try_from(child.pid()).unwrap();
+    let walked = stage.walk(&mut child, |image, change| {
+        number += 1;
+        if number % PAUSE_EVERY != 0 || change == Change::None {
+            return;
+        }
+        let seen = observe(&others.region, stage.plan.keys.iter()).unwrap();
+        for (key, seen) in &seen {
+            let known = seen == &before[key] || seen == &after[key];
+            assert!(known, "{name}, image {number}: {key:?} reads {seen:?}");
+        }
+        let holder = (image.lock(0) != 0).then_some(pid);
+        held += u64::from(holder.is_some());
+        others.write(holder);
+        // What the others did is no news of the child's.
+        image.follow(&stage.file.mapping);
+    });
+    assert!(held > 0, "the child never stood still with the lock");
+    assert_eq!(child.release().hear(), "done");
+    let seen = observe(&others.region, stage.plan.keys.iter()).unwrap();
+    assert_eq!(seen, after);
+    others.verify();
+    audit(&others.region).unwrap();
+    assert_eq!(others.region.stats().repairs, 0, "nobody died");
+    walked.tell(&format!(
+        "pauses during {name}, {held} of them with the lock held"
+    ));
+}
+
+/// A process that uses the region while the child stands still.
+struct Others {
+    region: Region,
+    /// A key in the child's shard, and one in the other.
+    same: Vec<u8>,
+    other: Vec<u8>,
+    /// What was written to them and acknowledged.
+    acknowledged: [Option<u64>; 2],
+    round: u64,
+}
+
+impl Others {
+    fn new(stage: &Stage) -> Self {
+        let fd = stage.file.fd().try_clone_to_owned().unwrap();
+        let region = Region::from_fd(fd, Options::new().lock_timeout(SHORT)).unwrap();
+        Self {
+            same: key_of_shard(&region, 0, "same", 0),
+            other: key_of_shard(&region, 1, "other", 0),
+            acknowledged: [None; 2],
+            round: 0,
+            region,
+        }
+    }
+
+    /// Writes to both shards; the first one's lock is held by the process `holder`, if by anybody.
+    fn write(&mut self, holder: Option<u64>) {
+        self.round += 1;
+        let value = self.round.to_le_bytes();
+        self.region.set(&self.other, &value).unwrap();
+        self.acknowledged[1] = Some(self.round);
+        match (self.region.set(&self.same, &value), holder) {
+            (Ok(_), None) => self.acknowledged[0] = Some(self.round),
+            (Err(WriteError::Stalled { pid, .. }), Some(holder)) => assert_eq!(pid, holder),
+            (result, holder) => panic!("locked by {holder:?}, a write ended with {result:?}"),
+        }
+        self.verify();
+    }
+
+    fn verify(&self) {
+        for (key, acknowledged) in [&self.same, &self.other].into_iter().zip(self.acknowledged) {
+            let value = acknowledged.map(|round| round.to_le_bytes().to_vec());
+            assert_eq!(self.region.get(key).unwrap(), value);
+        }
+    }
+}
+
+/// Two writers, both killed in the middle of a write of their own: first on shards of their own,
+/// then on one.
+#[test]
+fn two_writers_killed_at_sampled_pairs() {
+    let _watchdog = Watchdog::new("two writers", STUCK);
+    let _one = OneProcessor::new();
+    for second_shard in [1, 0] {
+        kill_pairs(second_shard);
+    }
+}
+
+fn kill_pairs(second_shard: u64) {
+    let config = Config::new(1 << 20).shards(2).sessions(8);
+    let region = Region::create(&config, Options::new()).unwrap();
+    let keys = [
+        key_of_shard(&region, 0, "first", 0),
+        key_of_shard(&region, second_shard, "second", 0),
+    ];
+    let bystanders = (0..12).map(|number| {
+        let shard = number as u64 % 2;
+        key_of_shard(&region, shard, "bystander", number)
+    });
+    let mut contents = Contents::new();
+    for bystander in bystanders {
+        region.set(&bystander, b"here").unwrap();
+        contents.insert(bystander, Some(Seen::plain(b"here")));
+    }
+    let path = harness::path_of(region.fd().unwrap());
+    let mapping = Mapping::new(region.fd().unwrap(), region.declared_len());
+    let mut children = keys.each_ref().map(|key| {
+        let key = String::from_utf8(key.clone()).unwrap();
+        Tracee::start("rounds", &[path.clone(), key])
+    });
+    let written = Seen::plain(&round_value(0));
+    contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
+    // The first round is stepped alone, for its length.
+    let lengths = children.each_mut().map(|child| {
+        let begun_at = child.steps;
+        while child.step() == Stop::Instruction {}
+        child.steps - begun_at
+    });
+    let mut random = 1_u64;
+    let mut both_held = 0;
+    let mut boundaries = 0;
+    for round in 1..=PAIRS {
+        let before = contents.clone();
+        let written = Seen::plain(&round_value(round));
+        contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
+        let mut checker = Checker::new(&Image::take(&mapping), before, contents.clone());
+        let mut running = [true; 2];
+        for ((child, length), runs) in children.iter_mut().zip(lengths).zip(&mut running) {
+            // To the mark that begins the round, and from there into it.
+            child.run();
+            child.wait_for_mark();
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let stop_after = (random >> 33) % length;
+            *runs = (0..stop_after).all(|_| child.step() == Stop::Instruction);
+            boundaries += stop_after;
+        }
+        let image = Image::take(&mapping);
+        both_held += u64::from(image.lock(0) != 0 && image.lock(1) != 0);
+        if let Err(problem) = checker.verify(&image) {
+            panic!("round {round}, second shard {second_shard}: {problem}");
+        }
+        // Together: one may hold what the other waits for.
+        let mut stopped: Vec<_> = children.iter_mut().zip(running).collect();
+        stopped.retain(|(_, runs)| *runs);
+        stopped.iter_mut().for_each(|(child, _)| child.run());
+        stopped
+            .iter_mut()
+            .for_each(|(child, _)| child.wait_for_mark());
+        if let Err(problem) = checker.verify_end(&Image::take(&mapping)) {
+            panic!("after round {round}, second shard {second_shard}: {problem}");
+        }
+    }
+    assert_eq!(region.stats().repairs, 0, "nobody died");
+    assert!(
+        both_held > 0 || second_shard == 0,
+        "never two locks at once"
+    );
+    let walked = Walked {
+        boundaries,
+        images: PAIRS,
+    };
+    walked.tell(&format!(
+        "pairs of stops, in {both_held} of them two locks held"
+    ));
+}
+
+fn round_value(round: u64) -> Vec<u8> {
+    value(&format!("round {round} "), 100)
+}
+
+/// The child's part: round after round, another value between two marks.
+pub(crate) fn play_rounds(path: &str, key: &str) {
+    let region = Region::from_fd(harness::open(path), Options::new()).unwrap();
+    for round in 0_u64.. {
+        let value = round_value(round);
+        if round == 0 {
+            be_traced();
+        } else {
+            mark();
+        }
+        region.set(key.as_bytes(), &value).unwrap();
+        mark();
+    }
+}
