@@ -144,14 +144,14 @@ pub(crate) fn attached(region: &Inner) -> impl Iterator<Item = (u64, u64)> + '_ 
         })
 }
 
-/// Free slots first, then those of the dead.
+/// Free slots first, then those of the dead, and those that somebody freed meanwhile.
 fn take_slot(region: &Inner) -> Result<OwnerId, SessionError> {
     let limit = region.geometry.session_count;
     let backing = region.memory.backing();
-    for of_the_dead in [false, true] {
+    for of_the_dead_too in [false, true] {
         for slot in 0..limit {
             let attached = word(region, slot, session::ATTACHED).load(Ordering::Acquire) != 0;
-            if attached == of_the_dead && backing.claim_session(slot)? {
+            if (of_the_dead_too || !attached) && backing.claim_session(slot)? {
                 let incarnation = next_incarnation(region, slot);
                 word(region, slot, session::PID)
                     .store(u64::from(std::process::id()), Ordering::Relaxed);
