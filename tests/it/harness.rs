@@ -1,6 +1,8 @@
 //! Processes, deadlines and watchdogs. A child process is this test binary again, told by its
 //! environment which role to play.
 
+pub(crate) mod fork;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -177,10 +179,10 @@ fn child_entry() {
 
 fn play(role: &str, arguments: &[&str]) {
     match (role, arguments) {
-        ("step", [operation, path, subject]) => crate::step::play(operation, path, subject),
-        ("birth", _) => crate::step::play_birth(),
-        ("liar", [lie, path]) => crate::step::play_liar(lie, path),
-        ("rounds", [path, key]) => crate::step::play_rounds(path, key),
+        ("chaos-zygote", [region, logs]) => crate::chaos::zygote::play(region, logs),
+        ("chaos-accounting", [region, started]) => crate::chaos::play_accounting(region, started),
+        ("chaos-writer", [region, key]) => crate::chaos::play_writer(region, key),
+        ("chaos-maker", _) => crate::chaos::play_maker(),
         _ => panic!("no child plays {role} with {arguments:?}"),
     }
 }
