@@ -8,6 +8,7 @@ use crate::error::{Damaged, WriteError};
 use crate::feed::Change;
 use crate::index::Bucket;
 use crate::layout::{entry, shard};
+use crate::memory::Words;
 use crate::region::{Inner, Region};
 use crate::session::{self, OwnerId};
 use crate::shard::{shard_words, Locked};
@@ -73,20 +74,26 @@ impl<'r> Locked<'r> {
     /// Removes the ephemeral entries of certain owners.
     fn remove_ephemeral(&self, ended: impl Fn(OwnerId) -> bool) -> Result<u64, Damaged> {
         let mut removed = 0;
+        let mut previous = 0;
         let mut offset = self.get(shard::EPHEMERAL_HEAD);
-        for _ in 0..self.get(shard::ENTRIES) {
-            if offset == 0 {
-                break;
-            }
+        while offset != 0 {
             let entry = EntryRef::at(self.region, offset)?;
-            let links = entry.ephemeral().ok_or(Damaged {
+            // Where each entry leads back to the one before it, the list has no circle.
+            let links = entry
+                .ephemeral()
+                .filter(|links| leads_back(links, previous));
+            let links = links.ok_or(Damaged {
                 what: "an entry in the wrong list",
                 offset,
             })?;
+            previous = offset;
             offset = links.at(1).load(Ordering::Relaxed);
             if entry.owner().is_some_and(&ended) {
                 let bucket = Bucket::of_hash(self.region, self.index, self.root(), entry.hash())?;
                 if let Some(found) = bucket.find(self.region, entry.hash(), &entry.key())? {
+                    if found.entry.offset == previous {
+                        previous = links.at(2).load(Ordering::Relaxed);
+                    }
                     self.next_revision();
                     self.remove(bucket, &found, Change::Expire)?;
                     removed += 1;
@@ -134,16 +141,19 @@ impl<'r> Locked<'r> {
 pub(crate) fn listed(region: &Inner, index: u64) -> impl Iterator<Item = u64> + '_ {
     let words = shard_words(region, index);
     let mut next = words.at(shard::EPHEMERAL_HEAD).load(Ordering::Relaxed);
-    let mut left = words
-        .at(shard::ENTRIES)
-        .load(Ordering::Relaxed)
-        .min(region.geometry.region_len);
+    let mut previous = 0;
     std::iter::from_fn(move || {
         let offset = (next != 0).then_some(next)?;
-        left = left.checked_sub(1)?;
-        let entry = EntryRef::at(region, offset).ok()?;
-        next = entry.ephemeral()?.at(1).load(Ordering::Relaxed);
-        debug_assert!(entry.meta.has(entry::EPHEMERAL));
+        let links = EntryRef::at(region, offset).ok()?.ephemeral()?;
+        if !leads_back(&links, previous) {
+            return None;
+        }
+        previous = offset;
+        next = links.at(1).load(Ordering::Relaxed);
         Some(offset)
     })
+}
+
+fn leads_back(links: &Words<'_>, previous: u64) -> bool {
+    links.at(2).load(Ordering::Relaxed) == previous
 }

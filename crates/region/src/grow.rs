@@ -10,8 +10,7 @@ use crate::index::{directory_word, names_entry, Bucket};
 use crate::layout::{
     bucket_of, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS,
 };
-use crate::limits::CHAIN_MAX;
-use crate::pool::Kind;
+use crate::pool::{Kind, PageState};
 use crate::shard::Locked;
 use crate::sync::{fence, AtomicU64, Ordering};
 use smallvec::SmallVec;
@@ -340,9 +339,14 @@ impl<'r> Locked<'r> {
         let chunks = Geometry::chunks_for(buckets);
         for chunk in (chunks..self.region.geometry.chunks_max()).take(1) {
             let word = directory_word(self.region, self.index, chunk);
-            if let Some(page) = word.load(Ordering::Relaxed).checked_sub(1) {
+            let page = word.load(Ordering::Relaxed).checked_sub(1);
+            let page = page.filter(|page| *page < self.region.geometry.page_count);
+            if let Some(page) = page {
                 word.store(0, Ordering::Release);
-                self.release_page(page);
+                let state = PageState::load(self.region, page);
+                if state.is_some_and(|now| now.kind == Kind::Index && now.shard == self.index) {
+                    self.release_page(page);
+                }
             }
         }
     }

@@ -165,7 +165,7 @@ impl<'r> Locked<'r> {
         if revision & 1 == 1 {
             // The writer died inside a counter: old or new value, either is whole. A revision
             // nobody has seen.
-            revision = (self.get(shard::REVISION).max(revision) + 3) & !1;
+            revision = self.get(shard::REVISION).max(revision).wrapping_add(3) & !1;
             self.set(shard::REVISION, revision);
             entry
                 .words
@@ -263,7 +263,7 @@ impl<'r> Locked<'r> {
         self.set(shard::TTL_ENTRIES, reached.ttl_entries);
         self.set(shard::NEXT_EXPIRY, reached.next_expiry);
         let revision = self.get(shard::REVISION).max(reached.highest_revision);
-        self.set(shard::REVISION, (revision + 1) & !1);
+        self.set(shard::REVISION, revision.wrapping_add(1) & !1);
         reached
             .entries
             .sort_unstable_by_key(|(_, revision)| *revision);

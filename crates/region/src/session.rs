@@ -166,7 +166,7 @@ fn take_slot(region: &Inner) -> Result<OwnerId, SessionError> {
 /// Only called with the slot's liveness lock held, so nobody else writes the word.
 fn next_incarnation(region: &Inner, slot: u64) -> u64 {
     let incarnation = word(region, slot, session::INCARNATION);
-    let next = (incarnation.load(Ordering::Relaxed) + 1) & (u64::MAX >> 16);
+    let next = incarnation.load(Ordering::Relaxed).wrapping_add(1) & (u64::MAX >> 16);
     incarnation.store(next, Ordering::Release);
     next
 }

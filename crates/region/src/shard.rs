@@ -60,7 +60,7 @@ impl<'r> Locked<'r> {
     /// never used twice.
     #[inline(always)]
     pub(crate) fn next_revision(&self) -> u64 {
-        let revision = self.get(shard::REVISION) + 2;
+        let revision = self.get(shard::REVISION).wrapping_add(2);
         self.set(shard::REVISION, revision);
         revision
     }
