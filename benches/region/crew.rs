@@ -3,6 +3,9 @@
 //! and the sides of a comparison can take turns within a second.
 
 use crate::shared::Mapping;
+use rustix::process::{getppid, set_parent_process_death_signal, Signal};
+use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
+use rustix::time::{clock_gettime, ClockId};
 use std::io::{self, Read, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -228,8 +231,8 @@ pub(crate) fn fork(work: impl FnOnce()) -> Child {
     if pid > 0 {
         return Child { pid, ended: false };
     }
-    // SAFETY: a system call without pointers. Whoever ends this benchmark ends its children.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    // Whoever ends this benchmark ends its children.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     let failed = catch_unwind(AssertUnwindSafe(work)).is_err();
     // SAFETY: ends the process at once: what the parent owns must not be dropped here as well.
     unsafe { libc::_exit(i32::from(failed)) }
@@ -237,33 +240,21 @@ pub(crate) fn fork(work: impl FnOnce()) -> Child {
 
 /// What the calling thread used of its processor so far.
 fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Keeps the calling thread on the processor of this number, among those it may use.
-pub(crate) fn pin(number: usize) {
-    // SAFETY: an all-zero set is an empty one.
-    let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    let size = size_of::<libc::cpu_set_t>();
-    // SAFETY: the kernel writes at most `size` bytes into the set. The parent never pins itself, so
-    // its set is whole.
-    let got = unsafe { libc::sched_getaffinity(libc::getppid(), size, &raw mut allowed) };
-    if got != 0 {
+/// Keeps the calling thread on the processor of this number, among those the benchmark may use.
+/// The benchmark itself is the parent and never pinned. Not being able to is no reason to stop.
+fn pin(number: usize) {
+    let Ok(allowed) = sched_getaffinity(getppid()) else {
         return;
+    };
+    let allowed = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
+    let processors: Vec<usize> = allowed.collect();
+    if let Some(&processor) = processors.get(number % processors.len().max(1)) {
+        let mut wanted = CpuSet::new();
+        wanted.set(processor);
+        let _ = sched_setaffinity(None, &wanted);
     }
-    let is_allowed = |cpu: &usize| {
-        // SAFETY: reads a bit of the set; `cpu` is below its size.
-        unsafe { libc::CPU_ISSET(*cpu, &allowed) }
-    };
-    let processors: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(is_allowed).collect();
-    let Some(&cpu) = processors.get(number % processors.len().max(1)) else {
-        return;
-    };
-    // SAFETY: as above.
-    let mut wanted: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: sets a bit of the set; `cpu` is below its size.
-    unsafe { libc::CPU_SET(cpu, &mut wanted) };
-    // SAFETY: the kernel reads `size` bytes of the set. Not being pinned is no reason to stop.
-    unsafe { libc::sched_setaffinity(0, size, &raw const wanted) };
 }

@@ -58,6 +58,12 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // `cargo bench` passes an argument, `cargo test --all-targets` does not: that is no time to
+    // measure.
+    if std::env::args().len() == 1 {
+        println!("nothing measured; run: cargo bench --bench region");
+        return ExitCode::SUCCESS;
+    }
     let args = match parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(error) => {

@@ -31,15 +31,17 @@ impl Mapping {
         }
     }
 
-    pub(crate) fn base(&self) -> *mut u8 {
-        self.base
+    /// The address of a byte of it.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.len);
+        // SAFETY: inside the mapping (asserted).
+        unsafe { self.base.add(offset) }
     }
 
     /// Word number `index`.
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.len / 8);
-        // SAFETY: inside the mapping (asserted).
-        let word = unsafe { self.base.cast::<AtomicU64>().add(index) };
+        let word: *const AtomicU64 = self.at(index * 8).cast();
         // SAFETY: mapped as long as `self` lives, aligned, zeroed at first and only used as an
         // atomic.
         unsafe { &*word }

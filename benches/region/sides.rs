@@ -301,8 +301,9 @@ const TABLE: usize = 4096;
 impl<'m> Naive<'m> {
     pub(crate) fn filled(contents: Contents) -> Mapping {
         let memory = Mapping::new(TABLE + SLOTS * size_of::<Slot>());
+        let (lock, table) = (memory.at(0), memory.at(TABLE));
         // SAFETY: the first page of the mapping is for the lock alone, and nobody uses it yet.
-        unsafe { Mutex::new(memory.base(), memory.base().add(TABLE)) }.unwrap();
+        unsafe { Mutex::new(lock, table) }.unwrap();
         let mut naive = Naive::attach(&memory);
         for index in shuffled(KEYS) {
             let value = match contents {
@@ -316,11 +317,9 @@ impl<'m> Naive<'m> {
     }
 
     pub(crate) fn attach(memory: &'m Mapping) -> Self {
+        let table = memory.at(TABLE);
         // SAFETY: `filled` initialised the lock there, in memory that all processes share.
-        let (lock, _) =
-            unsafe { Mutex::from_existing(memory.base(), memory.base().add(TABLE)) }.unwrap();
-        // SAFETY: the mapping is longer than that.
-        let table = unsafe { memory.base().add(TABLE) };
+        let (lock, _) = unsafe { Mutex::from_existing(memory.at(0), table) }.unwrap();
         Self {
             lock,
             table: table.cast(),
