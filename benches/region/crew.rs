@@ -77,6 +77,15 @@ pub(crate) fn disturbed() -> (u64, u64) {
     (disturbed, disturbed + QUIET.load(Ordering::Relaxed))
 }
 
+/// Nanoseconds per operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PerOp {
+    /// By the clock.
+    pub(crate) wall: f64,
+    /// Of the processor. For who never waits for anybody the same, but for what others took away.
+    pub(crate) busy: f64,
+}
+
 /// Some seats and the processes that sit on them.
 pub(crate) struct Crew {
     control: Mapping,
@@ -123,9 +132,8 @@ impl Crew {
         })
     }
 
-    /// Lets these seats work at the same time and returns how many nanoseconds each took per
-    /// operation.
-    pub(crate) fn slice(&mut self, seats: &[usize], length: Duration) -> Vec<f64> {
+    /// Lets these seats work at the same time and returns what an operation took each of them.
+    pub(crate) fn slice(&mut self, seats: &[usize], length: Duration) -> Vec<PerOp> {
         let epoch = self.control.word(EPOCH).load(Ordering::Relaxed) + 1;
         self.control.word(EPOCH).store(epoch, Ordering::Relaxed);
         self.control.word(READY).store(0, Ordering::Relaxed);
@@ -149,7 +157,10 @@ impl Crew {
             let counter = if quiet { &QUIET } else { &DISTURBED };
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        let per_op = |&seat: &usize| result(seat, ELAPSED) / result(seat, OPS);
+        let per_op = |&seat: &usize| PerOp {
+            wall: result(seat, ELAPSED) / result(seat, OPS),
+            busy: result(seat, BUSY) / result(seat, OPS),
+        };
         seats.iter().map(per_op).collect()
     }
 

@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     if disturbed > 0 {
         report.note(format!(
             "{disturbed} of {measured} measurements of one process alone shared their processor \
-             with others: trust the ratios only"
+             with others: it was not a quiet machine"
         ));
     }
     report.print(args.markdown);

@@ -29,7 +29,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
     let mut rounds = vec![Vec::new(); cases.len()];
     for round in 0..=effort.rounds {
         for ((_, seats), rounds) in cases.iter().zip(&mut rounds) {
-            let nanos = crew.slice(seats, effort.slice)[READER];
+            let nanos = crew.slice(seats, effort.slice)[READER].busy;
             // The first round is the warm-up.
             if round > 0 {
                 rounds.push(nanos);
