@@ -5,7 +5,7 @@ usage: region_reader.py FILE get KEY | scan [PREFIX] | stats   [--hex]
 
 FILE is the region's file: /proc/PID/fd/N of a process that has it attached, or /dev/shm/NAME.
 `get` writes the value as it is (a counter in decimal) and exits with 1 if there is none; `scan`
-writes a line `key TAB value` per entry. With --hex, keys and values are in hex, also KEY and PREFIX.
+writes a line `key TAB value` per entry. With --hex, keys and values are in hex, KEY and PREFIX too.
 """
 import mmap
 import sys
@@ -88,7 +88,7 @@ class Region:
         return self.pages_at + (page - 1) * PAGE + number % 1024 * 64, bits
 
     def stable(self, shard, hash, read):
-        """read(bucket offset, shared bits), again until neither bucket nor index changed meanwhile."""
+        """read(bucket offset, shared bits), again until neither bucket nor root changed meanwhile."""
         root_at = self.shards_at // 8 + shard * 128
         for _ in range(1_000_000):
             root, result, damage = self.words[root_at], None, None

@@ -123,7 +123,7 @@ fn assert_busy_pair(key: &[u8], value: &[u8]) {
         assert_eq!(value.len(), 8, "{}", torn());
     } else {
         assert!(
-            !value.is_empty() && value.len() % key.len() == 0,
+            !value.is_empty() && value.len().is_multiple_of(key.len()),
             "{}",
             torn()
         );

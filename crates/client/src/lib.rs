@@ -17,9 +17,10 @@
 //! | what | where |
 //! |---|---|
 //! | make a region | [`Kv::create`], [`Kv::create_named`], [`Kv::open_or_create`], [`Config`] |
-//! | attach to one | [`Kv::from_env`], [`Kv::open`], [`Kv::from_fd`], [`KvOptions`] (read-only, clock) |
+//! | attach to one | [`Kv::from_env`], [`Kv::open`], [`Kv::from_fd`], [`KvOptions`] |
 //! | hand it on | [`Kv::fd`], [`REGION_FD_VARIABLE`], [`REGION_VARIABLE`] |
-//! | read | [`Kv::get`], [`Kv::get_into`], [`Kv::get_many`], [`Kv::entry`], [`Kv::exists`], [`Kv::ttl`] |
+//! | read | [`Kv::get`], [`Kv::get_into`], [`Kv::get_many`], [`Kv::exists`] |
+//! | read with what is known | [`Kv::entry`], [`Kv::ttl`] |
 //! | write | [`Kv::set`], [`Kv::set_for`], [`Kv::set_with`] and [`SetOptions`], [`Kv::append`] |
 //! | remove | [`Kv::delete`], [`Kv::delete_if`], [`Kv::clear`] |
 //! | count | [`Kv::incr`], [`Kv::incr_for`] |

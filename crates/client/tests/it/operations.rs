@@ -25,7 +25,11 @@ fn a_handle_is_cloned_sent_and_shared() {
     shareable(&kv);
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..1000).for_each(|_| drop(kv.incr("count", 1).unwrap())));
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    kv.incr("count", 1).unwrap();
+                }
+            });
         }
     });
     let clone = kv.clone();
@@ -43,7 +47,7 @@ fn keys_and_values_are_anything_that_is_bytes() {
     kv.set(b"c", "3").unwrap();
     kv.set([0, 255], [0]).unwrap();
     assert_eq!(kv.get(b"a").unwrap().unwrap(), b"1");
-    assert_eq!(kv.get(&String::from("b")).unwrap().unwrap(), [2]);
+    assert_eq!(kv.get(String::from("b")).unwrap().unwrap(), [2]);
     assert_eq!(kv.get(vec![b'c']).unwrap().unwrap(), b"3");
     assert_eq!(kv.get([0, 255]).unwrap().unwrap(), [0]);
 }
@@ -166,8 +170,10 @@ fn typed_values_keep_their_type() {
 #[test]
 fn a_scan_meets_every_key_once() {
     let (kv, _) = region();
-    (0..500).for_each(|number| drop(kv.set(format!("a{number}"), "x").unwrap()));
-    (0..500).for_each(|number| drop(kv.set(format!("b{number}"), "x").unwrap()));
+    for number in 0..500 {
+        kv.set(format!("a{number}"), "x").unwrap();
+        kv.set(format!("b{number}"), "x").unwrap();
+    }
     let keys: Result<Vec<Vec<u8>>> = kv
         .scan_all("b")
         .map(|entry| entry.map(|(key, _)| key))
@@ -211,7 +217,9 @@ fn ephemeral_keys_go_with_their_handle_and_a_cache_evicts() {
     assert!(cache.exists("lock").unwrap());
     drop(other);
     assert!(!cache.exists("lock").unwrap());
-    (0..2000).for_each(|number| drop(cache.set(format!("{number}"), [7; 2000]).unwrap()));
+    for number in 0..2000 {
+        cache.set(format!("{number}"), [7; 2000]).unwrap();
+    }
     assert!(cache.stats().evicted > 0 && cache.exists("1999").unwrap());
     assert_eq!(cache.reap().unwrap().sessions, 0);
     assert_eq!(cache.check().unwrap().problems, Vec::<String>::new());
