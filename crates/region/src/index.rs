@@ -129,6 +129,8 @@ impl<'r> Bucket<'r> {
         if word & slot::LINK == 0 {
             return Ok(None);
         }
+        // Pairs with the Release store of the link: who follows it sees what is in the new bucket.
+        fence(Ordering::Acquire);
         Self::at(region, word & slot::OFFSET_MASK).map(Some)
     }
 
