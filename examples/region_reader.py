@@ -88,7 +88,7 @@ class Region:
         return self.pages_at + (page - 1) * PAGE + number % 1024 * 64, bits
 
     def stable(self, shard, hash, read):
-        """read(bucket offset, shared bits), again until neither bucket nor root changed meanwhile."""
+        """read(bucket offset, shared bits), again until neither it nor the root changed."""
         root_at = self.shards_at // 8 + shard * 128
         for _ in range(1_000_000):
             root, result, damage = self.words[root_at], None, None
