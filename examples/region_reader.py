@@ -82,14 +82,18 @@ class Region:
         bits = level + (number < buckets - (1 << level) or number >= 1 << level)
         if number < 16:
             return self.buckets_at + (shard * 16 + number) * 64, bits
-        page = self.words[self.directory_at // 8 + shard * self.directory_words + number // 1024]
+        chunk = number // 1024
+        if chunk < 7:
+            page = self.words[self.shards_at // 8 + shard * 136 + 1 + chunk]
+        else:
+            page = self.words[self.directory_at // 8 + shard * self.directory_words + chunk - 7]
         if not 1 <= page <= self.pages:
             raise Damaged(f"directory of shard {shard}")
         return self.pages_at + (page - 1) * PAGE + number % 1024 * 64, bits
 
     def stable(self, shard, hash, read):
         """read(bucket offset, shared bits), again until neither it nor the root changed."""
-        root_at = self.shards_at // 8 + shard * 128
+        root_at = self.shards_at // 8 + shard * 136
         for _ in range(1_000_000):
             root, result, damage = self.words[root_at], None, None
             try:
@@ -193,7 +197,7 @@ class Region:
     def stats(self):
         def total(word, of=lambda value: value):
             at = self.shards_at // 8 + word
-            return sum(of(self.words[at + shard * 128]) for shard in range(self.shards))
+            return sum(of(self.words[at + shard * 136]) for shard in range(self.shards))
 
         states = self.words[self.states_at // 8 : self.states_at // 8 + self.pages].tolist()
         attached = self.words[self.sessions_at // 8 + 1 : self.shards_at // 8 : 8].tolist()

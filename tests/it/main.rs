@@ -29,3 +29,7 @@ mod sessions;
 mod step;
 /// Single-stepping of child processes.
 mod tracer;
+/// The mechanical rules that sources keep.
+mod tidy;
+/// A reader in another language, written from the document alone.
+mod python_reader;

@@ -10,6 +10,7 @@ use crate::index::{directory_word, names_entry, Bucket};
 use crate::layout::{
     bucket_of, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS,
 };
+use crate::limits::CHAIN_MAX;
 use crate::pool::{Kind, PageState};
 use crate::shard::Locked;
 use crate::sync::{fence, AtomicU64, Ordering};
