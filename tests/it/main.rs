@@ -23,13 +23,13 @@ mod expiry;
 mod limits;
 /// Sparse regions, and machines without memory.
 mod memory;
+/// A reader in another language, written from the document alone.
+mod python_reader;
 /// Many processes: sessions, forks, ephemeral keys.
 mod sessions;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
-/// Single-stepping of child processes.
-mod tracer;
 /// The mechanical rules that sources keep.
 mod tidy;
-/// A reader in another language, written from the document alone.
-mod python_reader;
+/// Single-stepping of child processes.
+mod tracer;

@@ -21,7 +21,10 @@ const UNSAFE_ALLOWED: [&str; 7] = [
 fn no_source_file_is_too_long() {
     for (path, text) in sources() {
         let lines = text.lines().count();
-        assert!(lines <= LINES_MAX, "{path} has {lines} lines: split it where a reader would");
+        assert!(
+            lines <= LINES_MAX,
+            "{path} has {lines} lines: split it where a reader would"
+        );
     }
 }
 
@@ -30,7 +33,11 @@ fn sources_are_ascii_and_fit_the_screen() {
     for (path, text) in sources() {
         for (number, line) in (1..).zip(text.lines()) {
             assert!(line.is_ascii(), "{path}:{number} is not ASCII");
-            assert!(line.len() <= 110, "{path}:{number} has {} columns", line.len());
+            assert!(
+                line.len() <= 110,
+                "{path}:{number} has {} columns",
+                line.len()
+            );
         }
     }
 }
@@ -43,7 +50,10 @@ fn unsafe_stands_only_at_the_seams() {
             let code = line.split("//").next().unwrap_or_default();
             let uses = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait"];
             let found = uses.iter().any(|word| code.contains(word));
-            assert!(may || !found, "{path}:{number} uses unsafe outside the seams");
+            assert!(
+                may || !found,
+                "{path}:{number} uses unsafe outside the seams"
+            );
         }
     }
 }
@@ -53,7 +63,10 @@ fn the_region_names_atomics_through_one_module() {
     for (path, text) in sources() {
         if path.starts_with("crates/region/src") && !path.ends_with("sync.rs") {
             let named = text.contains("std::sync::atomic") || text.contains("core::sync::atomic");
-            assert!(!named, "{path} names atomics itself; crate::sync is the place for that");
+            assert!(
+                !named,
+                "{path} names atomics itself; crate::sync is the place for that"
+            );
         }
     }
 }
@@ -78,16 +91,23 @@ fn every_test_the_specification_names_is_there() {
         .filter_map(|code| code.split_once("::").map(|_| code))
         .filter_map(|path| path.rsplit("::").next())
         .collect();
-    assert!(named.len() > 10, "the specification names its tests as `module::test`");
+    assert!(
+        named.len() > 10,
+        "the specification names its tests as `module::test`"
+    );
     for test in named {
-        assert!(all.contains(&format!("fn {test}(")), "there is no test {test}");
+        assert!(
+            all.contains(&format!("fn {test}(")),
+            "there is no test {test}"
+        );
     }
 }
 
 /// Path (from the root) and text of every Rust file of ours.
 fn sources() -> impl Iterator<Item = (String, String)> {
-    let mut folders: Vec<PathBuf> =
-        ["src", "crates", "tests", "benches", "examples"].map(|folder| root().join(folder)).into();
+    let mut folders: Vec<PathBuf> = ["src", "crates", "tests", "benches", "examples"]
+        .map(|folder| root().join(folder))
+        .into();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -101,7 +121,12 @@ fn sources() -> impl Iterator<Item = (String, String)> {
     }
     assert!(files.len() > 30);
     files.into_iter().map(|path| {
-        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        let name = path
+            .strip_prefix(root())
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         (name, fs::read_to_string(&path).unwrap())
     })
 }
