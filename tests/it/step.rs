@@ -6,10 +6,12 @@
 //! - `image`: the bytes, taken from outside.
 //! - `verify`: what has to hold in each image.
 //! - `operations`: what is stepped.
+//! - `heirs`: stepping those who take over from the dead.
 //!
 //! What is tested is the machine code of this build on this processor. That other orders of the
 //! same stores are harmless as well is for the model checker to show.
 
+mod heirs;
 mod image;
 mod operations;
 mod verify;
@@ -143,15 +145,21 @@ impl Stage {
         walked
     }
 
-    /// Steps the operation and verifies every image.
+    /// Steps the operation in a child and verifies every image.
     fn prove(&self) -> Walked {
         let mut child = self.child();
         let before = self.contents();
         let after = self.after(&before);
         let start = Image::take(&self.file.mapping);
-        let mut checker = Checker::new(&start, before, after, self.operation.evicts);
+        let mut checker = Checker::new(&start, before, after);
+        let walked = self.prove_with(&mut child, &mut checker);
+        assert_eq!(child.release().hear(), "done");
+        walked
+    }
+
+    fn prove_with(&self, child: &mut Tracee, checker: &mut Checker) -> Walked {
         let (mut number, mut pages_only) = (0, 0);
-        let walked = self.walk(&mut child, |image, change| {
+        let walked = self.walk(child, |image, change| {
             number += 1;
             pages_only += u64::from(change == Change::Pages);
             let sampled = pages_only > PAGES_ALL && change == Change::Pages;
@@ -169,7 +177,6 @@ impl Stage {
         if let Err(problem) = checker.verify_end(&end) {
             panic!("{}, when done: {problem}", self.operation.name);
         }
-        assert_eq!(child.release().hear(), "done");
         walked
     }
 }

@@ -153,6 +153,10 @@ impl Image {
         word(&self.bytes, self.shard_word(index, shard::ROOT))
     }
 
+    pub(crate) fn evicts(&self) -> bool {
+        self.geometry.evicts()
+    }
+
     pub(crate) fn feed_is_on(&self) -> bool {
         word(&self.bytes, header::FEED_FLAGS * WORD) != 0
     }

@@ -387,6 +387,11 @@ static OPERATIONS: &[Operation] = &[
             },
         )
     },
+    on(
+        "inherit",
+        |_| panic!("an heir gets a region that somebody left"),
+        |region, task| set_new(region, task, 40),
+    ),
     Operation {
         len: 8 << 20,
         ..on("delete_that_gives_memory_back", giving_back, delete)

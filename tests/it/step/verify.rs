@@ -48,7 +48,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn new(start: &Image, before: Contents, after: Contents, evicts: bool) -> Self {
+    pub(crate) fn new(start: &Image, before: Contents, after: Contents) -> Self {
         let scratch = Scratch::new(start.bytes());
         let reader = attach(&scratch, Access::ReadOnly).unwrap();
         let absent = start
@@ -62,7 +62,7 @@ impl Checker {
             before,
             after,
             committed: BTreeSet::new(),
-            evicts,
+            evicts: start.evicts(),
             absent,
         }
     }
