@@ -180,6 +180,9 @@ fn child_entry() {
 fn play(role: &str, arguments: &[&str]) {
     match (role, arguments) {
         ("step", [operation, path, subject]) => crate::step::play(operation, path, subject),
+        ("birth", _) => crate::step::play_birth(),
+        ("liar", [lie, path]) => crate::step::play_liar(lie, path),
+        ("rounds", [path, key]) => crate::step::play_rounds(path, key),
         _ => panic!("no child plays {role} with {arguments:?}"),
     }
 }

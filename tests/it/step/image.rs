@@ -180,16 +180,23 @@ impl Image {
     /// Where the entry of a key lies, and in which inline bucket its slot is; `None` if it is in no
     /// such bucket.
     pub(crate) fn find(&self, key: &[u8]) -> Option<(u64, u64)> {
-        let buckets = self.geometry.shard_count * INLINE_BUCKETS;
-        let slots = (0..buckets).flat_map(|bucket| {
-            (1..=BUCKET_SLOTS as u64).map(move |index| (bucket, bucket * BUCKET_LEN + index * WORD))
+        let slot = self.slot_of(key)?;
+        let bucket = (slot - self.geometry.buckets_offset) / BUCKET_LEN;
+        Some((word(&self.bytes, slot) & slot::OFFSET_MASK, bucket))
+    }
+
+    /// Where the slot of a key is, if in an inline bucket.
+    pub(crate) fn slot_of(&self, key: &[u8]) -> Option<u64> {
+        let buckets = 0..self.geometry.shard_count * INLINE_BUCKETS;
+        let mut slots = buckets.flat_map(|bucket| {
+            let start = self.geometry.buckets_offset + bucket * BUCKET_LEN;
+            (1..=BUCKET_SLOTS as u64).map(move |index| start + index * WORD)
         });
-        let mut named = slots.filter_map(|(bucket, place)| {
-            let word = word(&self.bytes, self.geometry.buckets_offset + place);
-            let entry = word & slot::OFFSET_MASK;
-            (word != 0 && word & slot::LINK == 0).then_some((entry, bucket))
-        });
-        named.find(|(entry, _)| self.key_at(*entry) == key)
+        slots.find(|&slot| {
+            let word = word(&self.bytes, slot);
+            let names_entry = word != 0 && word & slot::LINK == 0;
+            names_entry && self.key_at(word & slot::OFFSET_MASK) == key
+        })
     }
 
     /// The key of the entry in a block.

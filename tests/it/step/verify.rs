@@ -100,6 +100,8 @@ impl Checker {
         let writer = attach(&self.scratch, Access::ReadWrite)?;
         self.take_over(image, &writer)?;
         expect_same(&observe(&writer, seen.keys())?, &seen, "after the repair")?;
+        // Before any further repair: that would put right what was wrong without a lock held.
+        audit(&writer)?;
         self.repair_again(image, &writer)?;
         expect_same(
             &observe(&writer, seen.keys())?,
