@@ -36,6 +36,13 @@ const THOROUGH: u64 = if cfg!(debug_assertions) { 16 } else { 1 };
 /// They are the filling of a large value, word by word.
 const PAGES_ALL: u64 = 128;
 const PAGES_EVERY: u64 = 32;
+/// Instructions of an operation that are stepped; what is left then runs on its own. Unoptimised
+/// code has ten times as many as what is shipped, and each costs tens of microseconds.
+const BOUNDARIES_MAX: u64 = if cfg!(debug_assertions) {
+    200_000
+} else {
+    u64::MAX
+};
 /// Seconds after which a test has to be stuck.
 const STUCK: u64 = 600;
 
@@ -145,6 +152,11 @@ impl Stage {
             if change != Change::None {
                 walked.images += 1;
                 each(&mut image, change);
+            }
+            if child.steps - begun_at == BOUNDARIES_MAX {
+                child.run();
+                child.wait_for_mark();
+                break;
             }
         }
         walked.boundaries = child.steps - begun_at;

@@ -6,7 +6,7 @@ use super::image::{Change, Image, Scratch};
 use super::operations::{value, Operation, Plan};
 use super::verify::{attach, key_of_shard, Checker, Seen};
 use super::{Stage, Walked, STUCK};
-use crate::harness::{self, Watchdog};
+use crate::harness::Watchdog;
 use crate::tracer::{OneProcessor, Stop};
 use ganger_region::Access;
 

@@ -58,10 +58,6 @@ impl Mapping {
         unsafe { word.write_volatile(value.to_le()) };
     }
 
-    pub(crate) fn word(&self, offset: u64) -> u64 {
-        word(self.bytes(), offset)
-    }
-
     /// Makes the file hold other bytes.
     fn load(&mut self, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.len);
@@ -227,15 +223,15 @@ impl Image {
         } else {
             self.geometry.pages_offset
         };
-        let mut ranges = vec![0..usize(tables)];
-        for page in 0..self.geometry.page_count {
+        let owned = self.pages().filter(|&page| {
             let state = word(now, self.page_state_offset(page));
-            if state & 0xff > RELEASING {
-                let start = self.geometry.page_offset(page);
-                ranges.push(usize(start)..usize(start + PAGE_LEN));
-            }
-        }
-        ranges
+            state & 0xff > RELEASING
+        });
+        let pages = owned.map(|page| {
+            let start = self.geometry.page_offset(page);
+            usize(start)..usize(start + PAGE_LEN)
+        });
+        std::iter::once(0..usize(tables)).chain(pages).collect()
     }
 
     /// Offsets of the words that differ from a second repair of this image, apart from those that
