@@ -36,10 +36,11 @@ const THOROUGH: u64 = if cfg!(debug_assertions) { 16 } else { 1 };
 /// They are the filling of a large value, word by word.
 const PAGES_ALL: u64 = 128;
 const PAGES_EVERY: u64 = 32;
-/// Instructions of an operation that are stepped; what is left then runs on its own. Unoptimised
-/// code has ten times as many as what is shipped, and each costs tens of microseconds.
+/// Instructions of an operation that are stepped from its first change on; what is left then runs on
+/// its own. Unoptimised code has ten times as many as what is shipped, and each costs tens of
+/// microseconds.
 const BOUNDARIES_MAX: u64 = if cfg!(debug_assertions) {
-    200_000
+    500_000
 } else {
     u64::MAX
 };
@@ -147,13 +148,15 @@ impl Stage {
         let mut image = Image::take(&self.file.mapping);
         let mut walked = Walked::default();
         let begun_at = child.steps;
+        let mut changed_at = None;
         while child.step() == Stop::Instruction {
             let change = image.follow(&self.file.mapping);
             if change != Change::None {
                 walked.images += 1;
+                changed_at = changed_at.or(Some(child.steps));
                 each(&mut image, change);
             }
-            if child.steps - begun_at == BOUNDARIES_MAX {
+            if changed_at.is_some_and(|at| child.steps - at == BOUNDARIES_MAX) {
                 child.run();
                 child.wait_for_mark();
                 break;

@@ -28,6 +28,7 @@ repairs_after!(
     repair_of_a_replace: replace_in_the_same_class,
     repair_of_a_split: insert_that_splits_an_overflowing_bucket,
     repair_of_a_merge: delete_that_merges_buckets,
+    repair_of_a_commit: insert_that_commits_memory,
     repair_of_a_page_claim: insert_that_claims_a_page,
     repair_of_a_large_replace: replace_large_by_small,
     repair_of_a_counter: incr_in_place,
