@@ -183,6 +183,14 @@ fn play(role: &str, arguments: &[&str]) {
         ("birth", _) => crate::step::play_birth(),
         ("liar", [lie, path]) => crate::step::play_liar(lie, path),
         ("rounds", [path, key]) => crate::step::play_rounds(path, key),
+        ("chaos-zygote", [region, logs]) => crate::chaos::zygote::play(region, logs),
+        ("chaos-accounting", [region, started]) => crate::chaos::play_accounting(region, started),
+        ("chaos-writer", [region, key]) => crate::chaos::play_writer(region, key),
+        ("chaos-maker", _) => crate::chaos::play_maker(),
+        _ if crate::attach::play(role, arguments) => {}
+        _ if crate::events::play(role, arguments) => {}
+        _ if crate::memory::play(role, arguments) => {}
+        _ if crate::sessions::play(role, arguments) => {}
         _ => panic!("no child plays {role} with {arguments:?}"),
     }
 }

@@ -29,5 +29,7 @@ mod python_reader;
 mod sessions;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
+/// The mechanical rules that sources keep.
+mod tidy;
 /// Single-stepping of child processes.
 mod tracer;

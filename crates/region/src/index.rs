@@ -125,7 +125,11 @@ impl<'r> Bucket<'r> {
     /// The bucket this one overflows into.
     #[inline(always)]
     pub(crate) fn next(&self, region: &'r Inner) -> Result<Option<Self>, Damaged> {
-        let word = self.last_slot().load(Ordering::Relaxed);
+        Self::linked(region, self.last_slot().load(Ordering::Relaxed))
+    }
+
+    /// The bucket that the word of a last slot links to.
+    pub(crate) fn linked(region: &'r Inner, word: u64) -> Result<Option<Self>, Damaged> {
         if word & slot::LINK == 0 {
             return Ok(None);
         }
@@ -162,6 +166,9 @@ impl<'r> Bucket<'r> {
     }
 
     /// Looks for a key in this chain.
+    ///
+    /// Each slot is looked at once: between two looks at the last one a link may turn into an
+    /// entry, which neither look would find, and the version is raised only after that.
     #[inline(always)]
     pub(crate) fn find(
         self,
@@ -169,39 +176,44 @@ impl<'r> Bucket<'r> {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'r>>, Damaged> {
-        match self.find_here(region, hash, key) {
-            Ok(None) if self.last_slot().load(Ordering::Relaxed) & slot::LINK != 0 => {
-                self.find_in_overflow(region, hash, key)
-            }
+        let mut last = 0;
+        match self.find_here(region, hash, key, &mut last) {
+            Ok(None) if last & slot::LINK != 0 => Self::find_in_overflow(region, last, hash, key),
             found => found,
         }
     }
 
     #[inline(never)]
     fn find_in_overflow(
-        self,
         region: &'r Inner,
+        mut link: u64,
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'r>>, Damaged> {
-        for bucket in self.chain(region).skip(1) {
-            if let Some(found) = bucket?.find_here(region, hash, key)? {
+        for _ in 1..CHAIN_MAX {
+            let Some(bucket) = Self::linked(region, link)? else {
+                return Ok(None);
+            };
+            if let Some(found) = bucket.find_here(region, hash, key, &mut link)? {
                 return Ok(Some(found));
             }
         }
-        Ok(None)
+        Err(endless(link))
     }
 
+    /// Looks for a key in this bucket alone; without it, `last` is the word of the last slot.
     #[inline(always)]
     fn find_here(
         self,
         region: &'r Inner,
         hash: u64,
         key: &[u8],
+        last: &mut u64,
     ) -> Result<Option<Found<'r>>, Damaged> {
         let tag = tag_of(hash);
         for slot in self.slots() {
             let word = slot.load(Ordering::Relaxed);
+            *last = word;
             if word >> slot::TAG_SHIFT != tag || !names_entry(word) {
                 continue;
             }
@@ -256,4 +268,11 @@ pub(crate) fn names_entry(word: u64) -> bool {
 #[inline(always)]
 pub(crate) fn slot_word(hash: u64, offset: u64) -> u64 {
     tag_of(hash) << slot::TAG_SHIFT | offset
+}
+
+pub(crate) fn endless(link: u64) -> Damaged {
+    Damaged {
+        what: "a chain of buckets without end",
+        offset: link & slot::OFFSET_MASK,
+    }
 }

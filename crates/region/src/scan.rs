@@ -7,9 +7,9 @@
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, ReadError, WriteError};
-use crate::index::{names_entry, Bucket};
+use crate::index::{endless, names_entry, Bucket};
 use crate::layout::{bucket_bits, bucket_of, slot};
-use crate::limits::READ_ATTEMPTS;
+use crate::limits::{CHAIN_MAX, READ_ATTEMPTS};
 use crate::read::{copy_entry, Entry};
 use crate::region::{Inner, Region};
 use crate::shard::{shard_words, Locked, Root};
@@ -168,14 +168,20 @@ fn copy_bucket(
     prefix: &[u8],
 ) -> Result<Vec<(Vec<u8>, Entry)>, Damaged> {
     let mut entries = Vec::new();
-    for bucket in first.chain(inner) {
-        for slot in bucket?.slots() {
-            let word = slot.load(Ordering::Relaxed);
+    let mut link = 0;
+    let mut bucket = Some(first);
+    for _ in 0..CHAIN_MAX {
+        let Some(here) = bucket else {
+            return Ok(entries);
+        };
+        for slot in here.slots() {
+            // Once, as in `Bucket::find`: the last slot may turn from a link into an entry.
+            link = slot.load(Ordering::Relaxed);
             fence(Ordering::Acquire); // as in `Bucket::find`
-            if !names_entry(word) {
+            if !names_entry(link) {
                 continue;
             }
-            let entry = EntryRef::at(inner, word & slot::OFFSET_MASK)?;
+            let entry = EntryRef::at(inner, link & slot::OFFSET_MASK)?;
             if !positions.contains(&position_of(entry.hash())) || entry.is_expired() {
                 continue;
             }
@@ -184,8 +190,9 @@ fn copy_bucket(
                 entries.push((key, copy_entry(inner, &entry)?));
             }
         }
+        bucket = Bucket::linked(inner, link)?;
     }
-    Ok(entries)
+    Err(endless(link))
 }
 
 /// The bucket that covers a position, and the position behind it. Walks go by positions, because
