@@ -17,7 +17,11 @@ use crate::sync::{fence, AtomicU64, Ordering};
 use smallvec::SmallVec;
 
 /// Entries per bucket above which a shard gets another one. At 4 of 7 slots few buckets overflow.
+#[cfg(not(loom))]
 const CROWDED: u64 = 4;
+/// The same, where buckets have two slots.
+#[cfg(loom)]
+const CROWDED: u64 = 3;
 /// The slots of a chain. Usually they are few, and the allocator is not asked while a lock is held;
 /// longer chains take a region that had no page left for buckets.
 type Slots<'r> = SmallVec<[&'r AtomicU64; 32]>;

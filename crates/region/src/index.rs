@@ -106,9 +106,14 @@ impl<'r> Bucket<'r> {
     /// slots stored before it.
     #[inline(always)]
     pub(crate) fn raise_version(&self) {
+        let ordering = if cfg!(loom_mutant = "raise_version") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
         self.words
             .at(0)
-            .store(self.version().wrapping_add(1), Ordering::Release);
+            .store(self.version().wrapping_add(1), ordering);
     }
 
     #[inline(always)]

@@ -22,11 +22,19 @@ pub const PAGE_WORDS: u64 = PAGE_LEN / WORD;
 /// Bytes of a bucket, one cache line.
 pub const BUCKET_LEN: u64 = 64;
 /// Slots of a bucket; its first word is the version.
+#[cfg(not(loom))]
 pub const BUCKET_SLOTS: usize = 7;
+/// Few, so that a model with a handful of keys has overflow buckets.
+#[cfg(loom)]
+pub const BUCKET_SLOTS: usize = 2;
 /// Buckets of an index page.
 pub const PAGE_BUCKETS: u64 = PAGE_LEN / BUCKET_LEN;
 /// Buckets every shard has from the start, outside the pages.
+#[cfg(not(loom))]
 pub const INLINE_BUCKETS: u64 = 16;
+/// Few, so that a model with a handful of keys splits and merges buckets.
+#[cfg(loom)]
+pub const INLINE_BUCKETS: u64 = 1;
 
 /// Longest key in bytes; the shortest is 1.
 pub const KEY_LEN_MAX: usize = 1024;
@@ -185,7 +193,11 @@ pub mod events {
 }
 
 /// Words of a shard's feed ring.
+#[cfg(not(loom))]
 pub const FEED_WORDS: u64 = 2048;
+/// Room for two records and a skipped end, so that a model writes round the ring.
+#[cfg(loom)]
+pub const FEED_WORDS: u64 = 8;
 
 /// Block lengths in bytes. A page holds as many blocks as fit.
 pub const CLASSES: [u32; 36] = [

@@ -33,6 +33,9 @@ mod backing;
 #[doc(hidden)]
 pub mod layout;
 mod memory;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 mod sync;
 // Who may touch them.
 mod clock;

@@ -13,7 +13,11 @@ pub(crate) const UPDATE_ATTEMPTS: u32 = 100_000;
 /// collide.
 pub(crate) const CHAIN_MAX: usize = 64;
 /// Turns a writer spins for a lock before it sleeps; a write holds it for about 50 ns.
+#[cfg(not(loom))]
 pub(crate) const LOCK_SPINS: u32 = 100;
+/// Few, because each is a state of the model.
+#[cfg(loom)]
+pub(crate) const LOCK_SPINS: u32 = 1;
 /// First and longest sleep of a waiter before it looks at the lock and its holder again.
 pub(crate) const LOCK_WAIT_MIN: Duration = Duration::from_micros(500);
 pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_millis(8);

@@ -13,7 +13,7 @@ pub(crate) struct Memory {
     #[cfg(not(loom))]
     base: *const AtomicU64,
     #[cfg(loom)]
-    model: Arc<model::Words>,
+    model: Arc<crate::model::Words>,
     len_words: u64,
     backing: Arc<dyn Backing>,
 }
@@ -32,7 +32,7 @@ impl Memory {
             #[cfg(not(loom))]
             base: backing.base().cast::<AtomicU64>().cast_const(),
             #[cfg(loom)]
-            model: Arc::default(),
+            model: backing.words(),
             len_words: backing.len() / WORD,
             backing,
         }
@@ -331,31 +331,4 @@ fn prefetch(address: *const u8) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
-}
-
-/// Words that come into being when they are first touched: a whole region is far more than a model
-/// checker can track, and an operation touches a few dozen words of it.
-#[cfg(loom)]
-mod model {
-    use super::AtomicU64;
-    use std::collections::HashMap;
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    pub(super) struct Words(Mutex<HashMap<u64, Box<AtomicU64>>>);
-
-    impl Words {
-        pub(super) fn at(&self, index: u64) -> &AtomicU64 {
-            let mut words = self
-                .0
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            let word: *const AtomicU64 = &**words
-                .entry(index)
-                .or_insert_with(|| Box::new(AtomicU64::new(0)));
-            // SAFETY: boxes are never removed while the map lives, so the address stays valid for
-            // `&self`.
-            unsafe { &*word }
-        }
-    }
 }

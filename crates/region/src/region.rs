@@ -34,7 +34,7 @@ pub(crate) struct Inner {
     pub(crate) secrets: RapidSecrets,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lock_timeout: Duration,
-    session: Session,
+    pub(crate) session: Session,
     writable: bool,
 }
 
@@ -462,6 +462,13 @@ fn os_id(name: &str) -> Option<String> {
     valid.then(|| format!("/{name}"))
 }
 
+/// Every execution of a model must do the same.
+#[cfg(loom)]
+fn random() -> io::Result<u64> {
+    Ok(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(not(loom))]
 fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
     let mut filled = 0;

@@ -69,6 +69,12 @@ impl Session {
         Ok(owner)
     }
 
+    /// Leaves the session as a kill would, and returns its slot.
+    #[cfg(loom)]
+    pub(crate) fn forget(&self) -> Option<u64> {
+        OwnerId(self.owner.swap(0, Ordering::AcqRel)).slot()
+    }
+
     /// Ends the session in good order, if this process (not its parent) began it.
     pub(crate) fn end(&self, region: &Inner) {
         let owner = OwnerId(self.owner.swap(0, Ordering::AcqRel));

@@ -5,7 +5,9 @@
 //! behaviour in Rust's memory model, so there is one width, always.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{fence, AtomicU64, Ordering};
+pub(crate) use crate::model::AtomicU64;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{fence, Ordering};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{fence, AtomicU64, Ordering};
 

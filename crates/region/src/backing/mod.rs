@@ -22,7 +22,13 @@ use std::os::fd::BorrowedFd;
 /// `writable`) until the backing is dropped, and that nobody accesses but as atomic words of 8
 /// bytes.
 pub(crate) unsafe trait Backing: Send + Sync {
+    #[cfg_attr(loom, allow(dead_code))]
     fn base(&self) -> *mut u8;
+    /// What stands for the memory in a model.
+    #[cfg(loom)]
+    fn words(&self) -> std::sync::Arc<crate::model::Words> {
+        unreachable!("models have a backing of their own")
+    }
     /// Length in bytes.
     fn len(&self) -> u64;
     fn writable(&self) -> bool;

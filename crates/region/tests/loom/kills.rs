@@ -1,0 +1,214 @@
+//! A writer is killed at each of its stores while a reader reads and another writer waits for its lock; and a writer
+//! that repairs after a kill is killed at each of its stores, too.
+
+use super::*;
+use ganger_region::model::killed_after;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+/// Number of stores the operation makes when it is alone.
+fn stores_of(image: &Arc<Image>, operation: fn(&Region)) -> u64 {
+    let is_over = |stores| {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        explore(image, 0, move |world| {
+            let done = killed_after(&world.attach(), stores, operation).is_some();
+            seen.store(done, Ordering::Relaxed);
+        });
+        over.load(Ordering::Relaxed)
+    };
+    (0..1000).find(|&stores| is_over(stores)).unwrap()
+}
+
+/// The operation to be killed, the one of the other writer, what a reader may see meanwhile, and what must hold in
+/// the end: given whether the killed operation was over in time.
+#[derive(Clone, Copy)]
+struct Story {
+    doomed: fn(&Region),
+    other: fn(&Region),
+    seen: fn(&Region),
+    after: fn(&Region, bool),
+}
+
+impl Story {
+    fn tell(self, name: &str, fill: fn(&Region)) {
+        let image = Image::of(fill);
+        // A lock that is taken costs a few stores more.
+        let stores = stores_of(&image, self.doomed) + 3;
+        let executions = (0..=stores)
+            .map(|stores| {
+                explore(&image, 2, move |world| {
+                    let (reader, doomed) = (world.attach_read_only(), world.attach());
+                    let other = world.attach();
+                    let dying = world.spawn(move || killed_after(&doomed, stores, self.doomed));
+                    let reading = world.spawn(move || (self.seen)(&reader));
+                    (self.other)(&other);
+                    let over = dying.join().unwrap().is_some();
+                    reading.join().unwrap();
+                    (self.after)(&other, over);
+                    assert_clean(world, &other);
+                    (self.after)(&other, over);
+                })
+            })
+            .sum();
+        report(&format!("{name}, killed at 0 to {stores}"), executions);
+        self.tell_repair(name, &image);
+    }
+
+    /// The first writer is dead already; the one that takes over and repairs is killed, a third one goes on.
+    fn tell_repair(self, name: &str, image: &Arc<Image>) {
+        let first_stores = stores_of(image, self.doomed);
+        let mut executions = 0;
+        for first in [first_stores / 3, first_stores * 2 / 3, first_stores - 1] {
+            for stores in 0..1000 {
+                let over = Arc::new(AtomicBool::new(false));
+                let seen = Arc::clone(&over);
+                executions += explore(image, 1, move |world| {
+                    let (reader, dead) = (world.attach_read_only(), world.attach());
+                    let (repairer, third) = (world.attach(), world.attach());
+                    assert!(killed_after(&dead, first, self.doomed).is_none());
+                    let dying = world.spawn(move || killed_after(&repairer, stores, self.other));
+                    (self.seen)(&reader);
+                    seen.store(dying.join().unwrap().is_some(), Ordering::Relaxed);
+                    (self.other)(&third);
+                    assert_clean(world, &third);
+                });
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        }
+        report(&format!("{name}, killed in the repair"), executions);
+    }
+}
+
+#[test]
+fn a_replacing_writer_may_be_killed_at_any_store() {
+    let story = Story {
+        doomed: |region| {
+            write(region, b"key", 2);
+        },
+        other: |region| {
+            write(region, b"key", 3);
+        },
+        seen: |region| {
+            let seen = read(region, b"key").expect("the key was never absent");
+            assert!((1..=3).contains(&seen), "{seen}");
+        },
+        after: |region, _| {
+            let last = read(region, b"key");
+            assert!(matches!(last, Some(2 | 3)), "{last:?}");
+            assert_eq!(read(region, b"neighbour"), Some(7));
+        },
+    };
+    story.tell("replace", |region| {
+        write(region, b"key", 1);
+        write(region, b"neighbour", 7);
+    });
+}
+
+#[test]
+fn an_inserting_writer_may_be_killed_at_any_store() {
+    let story = Story {
+        doomed: |region| {
+            write(region, b"key", 2);
+        },
+        other: |region| {
+            write(region, b"other", 3);
+        },
+        seen: |region| {
+            let seen = read(region, b"key");
+            assert!(matches!(seen, None | Some(2)), "{seen:?}");
+        },
+        after: |region, over| {
+            let seen = read(region, b"key");
+            assert!(seen == Some(2) || seen.is_none() && !over, "{seen:?}");
+            assert_eq!(read(region, b"other"), Some(3));
+            assert_eq!(read(region, b"neighbour"), Some(7));
+        },
+    };
+    story.tell("insert", |region| {
+        write(region, b"neighbour", 7);
+    });
+}
+
+#[test]
+fn a_deleting_writer_may_be_killed_at_any_store() {
+    let story = Story {
+        doomed: |region| {
+            region.delete(b"key").unwrap();
+        },
+        other: |region| {
+            write(region, b"other", 3);
+        },
+        seen: |region| {
+            let seen = read(region, b"key");
+            assert!(matches!(seen, None | Some(1)), "{seen:?}");
+        },
+        after: |region, over| {
+            let seen = read(region, b"key");
+            assert!(seen.is_none() || seen == Some(1) && !over, "{seen:?}");
+            assert_eq!(read(region, b"other"), Some(3));
+            assert_eq!(read(region, b"neighbour"), Some(7));
+        },
+    };
+    story.tell("delete", |region| {
+        write(region, b"key", 1);
+        write(region, b"neighbour", 7);
+    });
+}
+
+#[test]
+fn an_incrementing_writer_may_be_killed_at_any_store() {
+    let story = Story {
+        doomed: |region| {
+            region.incr(b"counter", 1).unwrap();
+        },
+        other: |region| {
+            region.incr(b"counter", 10).unwrap();
+        },
+        seen: |region| {
+            let seen = count(region, b"counter");
+            assert!(matches!(seen, 5 | 6 | 15 | 16), "{seen}");
+        },
+        after: |region, over| {
+            let sum = count(region, b"counter");
+            assert!(sum == 16 || sum == 15 && !over, "{sum}");
+        },
+    };
+    story.tell("increment", |region| {
+        region.incr(b"counter", 5).unwrap();
+    });
+}
+
+#[test]
+fn a_splitting_writer_may_be_killed_at_any_store() {
+    let story = Story {
+        doomed: |region| {
+            let [_, new] = keys_of::<2>(region, 1);
+            write(region, &new, 2);
+        },
+        other: |region| {
+            let [stay, _] = keys_of::<2>(region, 0);
+            write(region, &stay, 3);
+        },
+        seen: |region| {
+            let [moved] = keys_of::<1>(region, 1);
+            assert_eq!(read(region, &moved), Some(1));
+        },
+        after: |region, over| {
+            let ([stay, other], [moved, new]) = (keys_of(region, 0), keys_of(region, 1));
+            assert_eq!(read(region, &stay), Some(3));
+            assert_eq!(read(region, &other), Some(1));
+            assert_eq!(read(region, &moved), Some(1));
+            let seen = read(region, &new);
+            assert!(seen == Some(2) || seen.is_none() && !over, "{seen:?}");
+        },
+    };
+    story.tell("split", |region| {
+        let ([stay, other], [moved]) = (keys_of(region, 0), keys_of(region, 1));
+        for key in [stay, moved, other] {
+            write(region, &key, 1);
+        }
+    });
+}
