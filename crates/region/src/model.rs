@@ -13,7 +13,7 @@
 use crate::backing::Backing;
 use crate::config::{Access, Config, Options};
 use crate::error::{AttachError, WriteError};
-use crate::layout::{bucket_of, Geometry};
+use crate::layout::{bucket_of, shard, Geometry, WORD};
 use crate::region::Region;
 use loom::sync::atomic as checked;
 use loom::thread::{JoinHandle, ThreadId};
@@ -28,29 +28,59 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Loom's atomic, whose stores count towards a kill and have no effect while the thread unwinds.
 #[derive(Debug)]
-pub(crate) struct AtomicU64(Option<checked::AtomicU64>);
+pub(crate) struct AtomicU64 {
+    word: Option<checked::AtomicU64>,
+    role: Role,
+}
+
+/// Who may write a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The lock of the shard.
+    Lock,
+    /// Whoever holds the lock.
+    Locked,
+    /// Anybody.
+    Free,
+}
 
 /// What a thread that unwinds is shown for a word that was never made.
-static NOWHERE: AtomicU64 = AtomicU64(None);
+static NOWHERE: AtomicU64 = AtomicU64 {
+    word: None,
+    role: Role::Free,
+};
 
 impl AtomicU64 {
-    pub(crate) fn new(value: u64) -> Self {
-        Self(Some(checked::AtomicU64::new(value)))
+    fn new(value: u64, role: Role) -> Self {
+        Self {
+            word: Some(checked::AtomicU64::new(value)),
+            role,
+        }
     }
 
     pub(crate) fn load(&self, ordering: Ordering) -> u64 {
-        let word = self.0.as_ref().filter(|_| !std::thread::panicking());
-        word.map_or(0, |word| word.load(ordering))
+        let word = self.word.as_ref().filter(|_| !std::thread::panicking());
+        word.map_or(0, |word| {
+            if self.role == Role::Locked && is_holder() {
+                // SAFETY: loom reports it if this load were not ordered after all stores.
+                unsafe { word.unsync_load() }
+            } else {
+                word.load(ordering)
+            }
+        })
     }
 
     /// The word for a store; none if the store must not have an effect.
     fn stored(&self) -> Option<&checked::AtomicU64> {
-        self.0.as_ref().filter(|_| may_store())
+        self.word.as_ref().filter(|_| may_store())
     }
 
     pub(crate) fn store(&self, value: u64, ordering: Ordering) {
         if let Some(word) = self.stored() {
             word.store(value, ordering);
+            if self.role == Role::Lock {
+                HOLDER.set(None);
+            }
         }
     }
 
@@ -66,7 +96,11 @@ impl AtomicU64 {
         failure: Ordering,
     ) -> Result<u64, u64> {
         self.stored().map_or(Ok(from), |word| {
-            word.compare_exchange(from, to, success, failure)
+            let swapped = word.compare_exchange(from, to, success, failure);
+            if self.role == Role::Lock && swapped.is_ok() {
+                HOLDER.set(Some(loom::thread::current().id()));
+            }
+            swapped
         })
     }
 
@@ -99,6 +133,16 @@ struct Killed;
 thread_local! {
     /// All threads of one exploration run on one thread of the system.
     static DOOM: Cell<Option<Doom>> = const { Cell::new(None) };
+    /// The thread that holds the lock of the shard. A holder's loads of words that only holders write have one
+    /// possible value. They are kept from loom's schedule not only because that saves work: loom looks for races
+    /// against the last access of a word alone, so the load before a holder's store would hide the reader's.
+    static HOLDER: Cell<Option<ThreadId>> = const { Cell::new(None) };
+}
+
+fn is_holder() -> bool {
+    HOLDER
+        .get()
+        .is_some_and(|holder| holder == loom::thread::current().id())
 }
 
 fn may_store() -> bool {
@@ -133,6 +177,9 @@ pub fn killed_after<T>(
     match result {
         Ok(result) => Some(result),
         Err(cause) if cause.is::<Killed>() => {
+            if is_holder() {
+                HOLDER.set(None);
+            }
             if let Some(slot) = region.inner.session.forget() {
                 region.inner.memory.backing().release_session(slot);
             }
@@ -151,6 +198,7 @@ pub fn bucket_of_key(region: &Region, key: &[u8], buckets: u64) -> u64 {
 #[derive(Debug, Default)]
 pub struct Image {
     region_len: u64,
+    shard_offset: u64,
     values: HashMap<u64, u64>,
     /// Words that must be made before threads are.
     shared: Mutex<BTreeSet<u64>>,
@@ -166,6 +214,7 @@ impl Image {
             let geometry = config.geometry().expect("a possible size");
             let empty = Self {
                 region_len: geometry.region_len,
+                shard_offset: geometry.shard_offset(0),
                 ..Self::default()
             };
             let backing = Arc::new(ModelBacking::new(&Arc::new(empty)));
@@ -243,6 +292,7 @@ pub fn explore(
             move || {
                 count.fetch_add(1, Ordering::Relaxed);
                 DOOM.set(None);
+                HOLDER.set(None);
                 execution(&World {
                     backing: Arc::new(ModelBacking::new(&image)),
                     handles: Mutex::default(),
@@ -301,10 +351,20 @@ impl Words {
         }
         let word: *const AtomicU64 = &**made.entry(index).or_insert_with(|| {
             let value = self.image.values.get(&index).copied();
-            Box::new(AtomicU64::new(value.unwrap_or(0)))
+            Box::new(AtomicU64::new(value.unwrap_or(0), self.role(index)))
         });
         // SAFETY: boxes are never removed while the map lives, so the address stays valid for `&self`.
         unsafe { &*word }
+    }
+
+    fn role(&self, index: u64) -> Role {
+        let shard = self.image.shard_offset / WORD;
+        match index.checked_sub(shard) {
+            Some(shard::LOCK) => Role::Lock,
+            // The header and the sessions are before the shard.
+            Some(shard::WAITERS) | None => Role::Free,
+            Some(_) => Role::Locked,
+        }
     }
 
     /// Notes the word and its neighbours, and ends the exploration.
@@ -322,6 +382,7 @@ impl Words {
             .map(|(&index, word)| (index, word.load(Ordering::Relaxed)));
         Image {
             region_len: geometry.region_len,
+            shard_offset: geometry.shard_offset(0),
             values: values.collect(),
             shared: Mutex::default(),
         }
