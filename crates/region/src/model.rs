@@ -23,7 +23,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64 as Count, Ordering};
+use std::sync::atomic::{AtomicU64 as Count, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Loom's atomic, whose stores count towards a kill and have no effect while the thread unwinds.
@@ -61,7 +61,7 @@ impl AtomicU64 {
     pub(crate) fn load(&self, ordering: Ordering) -> u64 {
         let word = self.word.as_ref().filter(|_| !std::thread::panicking());
         word.map_or(0, |word| {
-            if self.role == Role::Locked && is_holder() {
+            if !SEALED.get() || self.role == Role::Locked && is_holder() {
                 // SAFETY: loom reports it if this load were not ordered after all stores.
                 unsafe { word.unsync_load() }
             } else {
@@ -137,6 +137,8 @@ thread_local! {
     /// possible value. They are kept from loom's schedule not only because that saves work: loom looks for races
     /// against the last access of a word alone, so the load before a holder's store would hide the reader's.
     static HOLDER: Cell<Option<ThreadId>> = const { Cell::new(None) };
+    /// Whether there are threads besides the first one.
+    static SEALED: Cell<bool> = const { Cell::new(false) };
 }
 
 fn is_holder() -> bool {
@@ -209,6 +211,7 @@ impl Image {
     pub fn of(fill: impl Fn(&Region) + Send + Sync + 'static) -> Arc<Self> {
         let made = Arc::new(Mutex::new(None));
         let result = Arc::clone(&made);
+        SEALED.set(false);
         builder(0).check(move || {
             let config = Config::new(1 << 20).shards(1).sessions(4);
             let geometry = config.geometry().expect("a possible size");
@@ -256,13 +259,13 @@ impl World {
 
     /// Runs something beside the calling thread. From here on no word may be new.
     pub fn spawn<T: 'static>(&self, run: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
-        self.backing.words.sealed.store(true, Ordering::Relaxed);
+        SEALED.set(true);
         loom::thread::spawn(run)
     }
 
     /// Audits the region after all threads were joined: the broken invariants, each in a sentence.
     pub fn audit(&self, region: &Region) -> Result<Vec<String>, WriteError> {
-        self.backing.words.sealed.store(false, Ordering::Relaxed);
+        SEALED.set(false);
         Ok(region.check()?.problems)
     }
 }
@@ -293,6 +296,7 @@ pub fn explore(
                 count.fetch_add(1, Ordering::Relaxed);
                 DOOM.set(None);
                 HOLDER.set(None);
+                SEALED.set(false);
                 execution(&World {
                     backing: Arc::new(ModelBacking::new(&image)),
                     handles: Mutex::default(),
@@ -321,8 +325,6 @@ fn builder(preemptions: usize) -> loom::model::Builder {
 pub(crate) struct Words {
     image: Arc<Image>,
     made: Mutex<HashMap<u64, Box<AtomicU64>>>,
-    /// Whether there are threads already.
-    sealed: AtomicBool,
 }
 
 impl Words {
@@ -330,7 +332,6 @@ impl Words {
         let words = Self {
             image: Arc::clone(image),
             made: Mutex::default(),
-            sealed: AtomicBool::new(false),
         };
         for &index in locked(&image.shared).iter() {
             words.at(index);
@@ -344,7 +345,7 @@ impl Words {
             if std::thread::panicking() {
                 return &NOWHERE;
             }
-            if self.sealed.load(Ordering::Relaxed) {
+            if SEALED.get() {
                 drop(made);
                 self.miss(index);
             }

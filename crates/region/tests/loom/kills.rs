@@ -37,7 +37,7 @@ impl Story {
         let stores = stores_of(&image, self.doomed) + 3;
         let executions = (0..=stores)
             .map(|stores| {
-                explore(&image, 2, move |world| {
+                explore(&image, 1, move |world| {
                     let (reader, doomed) = (world.attach_read_only(), world.attach());
                     let other = world.attach();
                     let dying = world.spawn(move || killed_after(&doomed, stores, self.doomed));
