@@ -6,7 +6,21 @@
     clippy::cast_sign_loss
 )]
 
+/// What the fuzzer runs too.
+#[path = "../../../../fuzz/bodies/mod.rs"]
+#[allow(unreachable_pub)]
+mod bodies;
+/// Replay of the fuzzer's corpus.
+mod corpus;
+/// The change feed.
+mod feed;
 /// Regions of random and damaged bytes.
 mod hostile;
 /// Every operation against a plain map.
 mod model;
+/// Several threads on one region.
+mod threads;
+/// Serde values, and values of more pages than an entry lists.
+mod values;
+/// Ends what hangs.
+mod watchdog;

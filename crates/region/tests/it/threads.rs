@@ -1,0 +1,235 @@
+//! Several threads, through one handle and through several, on one region.
+
+use crate::watchdog::Watchdog;
+use ganger_region::test_support::Heap;
+use ganger_region::{Config, Cursor, Options, Region};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+/// Work of each thread.
+const ROUNDS: u64 = if cfg!(debug_assertions) {
+    3_000
+} else {
+    30_000
+};
+
+fn heap() -> (Heap, Region) {
+    Heap::create(&Config::new(4 << 20).shards(2).sessions(16), Options::new()).unwrap()
+}
+
+fn is_clean(region: &Region) {
+    let audit = region.check().unwrap();
+    assert!(audit.is_clean(), "{:?}", audit.problems);
+}
+
+#[test]
+fn no_increment_is_lost() {
+    let _watchdog = Watchdog::new("increments");
+    let (heap, region) = heap();
+    thread::scope(|scope| {
+        for number in 0..4_u64 {
+            // Two through handles of their own, two through clones of one.
+            let handle = if number < 2 {
+                heap.attach(Options::new()).unwrap()
+            } else {
+                region.clone()
+            };
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    handle.incr(b"shared", 1).unwrap();
+                    handle.incr(format!("own {number}").as_bytes(), 1).unwrap();
+                    if round % 3 == 0 {
+                        handle
+                            .incr(b"up and down", if round % 2 == 0 { 5 } else { -5 })
+                            .unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let counter =
+        |key: &[u8]| i64::from_le_bytes(region.get(key).unwrap().unwrap().try_into().unwrap());
+    assert_eq!(counter(b"shared"), 4 * ROUNDS as i64);
+    assert_eq!(counter(b"up and down"), 0);
+    for number in 0..4 {
+        assert_eq!(counter(format!("own {number}").as_bytes()), ROUNDS as i64);
+    }
+    is_clean(&region);
+}
+
+#[test]
+fn no_update_is_lost() {
+    let _watchdog = Watchdog::new("updates");
+    let (heap, region) = heap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let handle = heap.attach(Options::new()).unwrap();
+            scope.spawn(move || {
+                for _ in 0..ROUNDS / 10 {
+                    let sum =
+                        handle.update_typed(b"sum", |old: Option<u64>| Some(old.unwrap_or(0) + 1));
+                    assert!(sum.unwrap().is_some());
+                    handle.append(b"log", b"x").unwrap();
+                }
+            });
+        }
+    });
+    let expected = 4 * (ROUNDS / 10);
+    assert_eq!(region.get_typed::<u64>(b"sum").unwrap(), Some(expected));
+    assert_eq!(region.get(b"log").unwrap().unwrap().len() as u64, expected);
+    is_clean(&region);
+}
+
+/// A value that tells by itself whether it is whole: its length follows from its seed, and each byte from both.
+fn whole_value(seed: u64) -> Vec<u8> {
+    let len = match seed % 5 {
+        0 => 8,
+        1 => 60 + seed % 100,
+        2 => 5_000,
+        3 => 40_000,
+        _ => 150_000 + seed % 1000,
+    };
+    let mut value = seed.to_le_bytes().to_vec();
+    value.resize(len as usize, (seed * 7 + 1) as u8);
+    value
+}
+
+fn assert_whole(value: &[u8]) {
+    let seed = u64::from_le_bytes(value[..8].try_into().unwrap());
+    assert!(
+        value == whole_value(seed),
+        "a torn value, seed {seed}, {} bytes",
+        value.len()
+    );
+}
+
+#[test]
+fn readers_never_see_a_torn_value() {
+    const KEYS: [&[u8]; 3] = [b"a", b"b", b"c"];
+    let _watchdog = Watchdog::new("torn values");
+    let (heap, region) = heap();
+    for key in KEYS {
+        region.set(key, &whole_value(0)).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    let reads = thread::scope(|scope| {
+        let writers: Vec<_> = (0..2_u64)
+            .map(|number| {
+                let handle = heap.attach(Options::new()).unwrap();
+                scope.spawn(move || {
+                    for round in 0..ROUNDS / 15 {
+                        let seed = round * 2 + number;
+                        handle
+                            .set(KEYS[(seed % 3) as usize], &whole_value(seed))
+                            .unwrap();
+                        // Blocks and pages of theirs are what the next values are written into.
+                        let other = format!("other {}", seed % 40);
+                        handle
+                            .set(other.as_bytes(), &whole_value(seed * 3))
+                            .unwrap();
+                        handle.delete(other.as_bytes()).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (handle, done) = (region.clone(), &done);
+                scope.spawn(move || {
+                    let (mut value, mut reads) = (Vec::new(), 0_u64);
+                    while !done.load(Ordering::Relaxed) {
+                        for key in KEYS {
+                            assert!(handle.get_into(key, &mut value).unwrap(), "a key is gone");
+                            assert_whole(&value);
+                        }
+                        let values = handle.get_many(&KEYS).unwrap();
+                        values
+                            .iter()
+                            .for_each(|value| assert_whole(value.as_ref().unwrap()));
+                        assert_whole(&handle.entry(b"a").unwrap().unwrap().value);
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        let ended: Vec<_> = writers
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        ended.into_iter().for_each(Result::unwrap);
+        readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .sum::<u64>()
+    });
+    assert!(reads > 0);
+    is_clean(&region);
+}
+
+#[test]
+fn a_scan_meets_every_stable_key_once_while_the_index_grows_and_shrinks() {
+    let _watchdog = Watchdog::new("scans");
+    let (heap, region) = heap();
+    let stable: BTreeMap<Vec<u8>, Vec<u8>> = (0..300_u64)
+        .map(|number| {
+            (
+                format!("stable {number}").into_bytes(),
+                whole_value(number * 5 + 1),
+            )
+        })
+        .collect();
+    for (key, value) in &stable {
+        region.set(key, value).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let churn = heap.attach(Options::new()).unwrap();
+        let done = &done;
+        let churner = scope.spawn(move || {
+            let mut rounds = 0;
+            while !done.load(Ordering::Relaxed) {
+                for number in 0..2500_u64 {
+                    churn
+                        .set(format!("passing {number}").as_bytes(), b"by")
+                        .unwrap();
+                }
+                for number in 0..2500_u64 {
+                    assert!(churn
+                        .delete(format!("passing {number}").as_bytes())
+                        .unwrap());
+                }
+                rounds += 1;
+            }
+            rounds
+        });
+        let mut buckets = (u64::MAX, 0);
+        for limit in 0..ROUNDS / 60 {
+            let mut met = BTreeMap::new();
+            let mut next = Some(Cursor::START);
+            while let Some(cursor) = next {
+                let page = region
+                    .scan(b"stable", cursor, 1 + limit as usize % 40)
+                    .unwrap();
+                for (key, entry) in page.entries {
+                    assert!(met.insert(key, entry.value).is_none(), "met twice");
+                }
+                next = page.next;
+                let now = region.stats().buckets;
+                buckets = (buckets.0.min(now), buckets.1.max(now));
+            }
+            assert!(
+                met == stable,
+                "{} of {} stable keys",
+                met.len(),
+                stable.len()
+            );
+        }
+        done.store(true, Ordering::Relaxed);
+        churner.join().unwrap();
+        assert!(buckets.0 < buckets.1, "the index neither grew nor shrank");
+    });
+    is_clean(&region);
+}

@@ -1,0 +1,90 @@
+//! Values of serde types, and values of more pages than one entry lists.
+
+use ganger_region::test_support::Heap;
+use ganger_region::{Config, Options, Region, TypedError};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Visit {
+    user: String,
+    pages: Vec<u32>,
+    referrer: Option<String>,
+}
+
+fn visit() -> Visit {
+    Visit {
+        user: "ada".to_owned(),
+        pages: vec![1, 1 << 20],
+        referrer: None,
+    }
+}
+
+#[test]
+fn a_struct_comes_back_as_it_was() {
+    let (_heap, region) = Heap::create(&Config::new(1 << 20), Options::new()).unwrap();
+    assert_eq!(region.get_typed::<Visit>(b"visit").unwrap(), None);
+    region.set_typed(b"visit", &visit()).unwrap();
+    assert_eq!(region.get_typed(b"visit").unwrap(), Some(visit()));
+}
+
+#[test]
+fn update_typed_changes_makes_and_deletes() {
+    let (_heap, region) = Heap::create(&Config::new(1 << 20), Options::new()).unwrap();
+    let mut expected = visit();
+    for page in 0..3 {
+        let made = region.update_typed(b"visit", |old: Option<Visit>| {
+            let mut new = old.unwrap_or_else(visit);
+            new.pages.push(page);
+            Some(new)
+        });
+        expected.pages.push(page);
+        assert_eq!(made.unwrap(), Some(expected.clone()));
+        assert_eq!(region.get_typed(b"visit").unwrap(), Some(expected.clone()));
+    }
+    region
+        .update_typed(b"visit", |_: Option<Visit>| None)
+        .unwrap();
+    assert!(!region.exists(b"visit").unwrap());
+}
+
+#[test]
+fn a_value_of_another_type_is_an_error_and_stays() {
+    let (_heap, region) = Heap::create(&Config::new(1 << 20), Options::new()).unwrap();
+    let revision = region.set(b"visit", b"\xc1 is never MessagePack").unwrap();
+    let read = region.get_typed::<Visit>(b"visit");
+    assert!(matches!(read, Err(TypedError::Decode(_))), "{read:?}");
+    let updated = region.update_typed(b"visit", |_: Option<Visit>| panic!("nothing to change"));
+    assert!(matches!(updated, Err(TypedError::Decode(_))), "{updated:?}");
+    let entry = region.entry(b"visit").unwrap().unwrap();
+    assert_eq!(
+        (entry.value.as_slice(), entry.revision),
+        (&b"\xc1 is never MessagePack"[..], revision)
+    );
+}
+
+/// 1024 pages are listed by the entry itself; more by pages that list pages.
+#[test]
+fn a_value_of_more_pages_than_an_entry_lists_lives_and_goes() {
+    let region = Region::create(&Config::new(512 << 20), Options::new()).unwrap();
+    let mut value: Vec<u8> = (0..64 << 20 >> 2_u32).flat_map(u32::to_le_bytes).collect();
+    region.set(b"large", &value).unwrap();
+    let at_the_limit = region.stats().pages_used;
+    // 100,000 bytes more than 64 MiB: two pages of value, and one that lists.
+    let more = [0xab; 100_000];
+    assert_eq!(
+        region.append(b"large", &more).unwrap(),
+        value.len() as u64 + 100_000
+    );
+    value.extend_from_slice(&more);
+    assert!(region.get(b"large").unwrap().unwrap() == value);
+    assert_eq!(region.stats().pages_used, at_the_limit + 3);
+    let audit = region.check().unwrap();
+    assert!(audit.is_clean(), "{:?}", audit.problems);
+    region.set(b"large", b"small").unwrap();
+    assert!(
+        region.stats().pages_used <= 2,
+        "pages stay: {:?}",
+        region.stats()
+    );
+    assert!(region.check().unwrap().is_clean());
+}

@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../bodies/mod.rs"]
+#[allow(dead_code)]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|program: &[u8]| bodies::region_attach::run(program));
