@@ -184,7 +184,7 @@ fn play(role: &str, arguments: &[&str]) {
         ("liar", [lie, path]) => crate::step::play_liar(lie, path),
         ("rounds", [path, key]) => crate::step::play_rounds(path, key),
         ("chaos-zygote", [region, logs]) => crate::chaos::zygote::play(region, logs),
-        ("chaos-accounting", [region, started]) => crate::chaos::play_accounting(region, started),
+        ("chaos-accounting", [region, panics]) => crate::chaos::play_accounting(region, panics),
         ("chaos-writer", [region, key]) => crate::chaos::play_writer(region, key),
         ("chaos-maker", _) => crate::chaos::play_maker(),
         _ if crate::attach::play(role, arguments) => {}

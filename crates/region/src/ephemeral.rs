@@ -7,7 +7,7 @@ use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
 use crate::feed::Change;
 use crate::index::Bucket;
-use crate::layout::{entry, shard};
+use crate::layout::shard;
 use crate::memory::Words;
 use crate::region::{Inner, Region};
 use crate::session::{self, OwnerId};

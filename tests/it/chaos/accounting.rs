@@ -5,7 +5,7 @@ use super::random::{derive, Random};
 use crate::harness::fork::{self, Forked, Shared};
 use crate::harness::{self, listen, path_of, report, wait_until, Child, Watchdog};
 use ganger_region::{Config, Cursor, Options, Region, SetOptions, WriteError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Without optimisation a writer needs many times as long for its work.
 const KILLS: u64 = if cfg!(debug_assertions) {
@@ -17,8 +17,6 @@ const KILLS_BETWEEN_CHECKS: u64 = 500;
 /// Writers alive at the same time.
 const WRITERS: usize = 2;
 const KEYS: u64 = 1200;
-/// Word after those of the writers: panics.
-const PANICS: usize = WRITERS;
 
 #[test]
 fn no_byte_is_lost_in_ten_thousand_kills() {
@@ -28,8 +26,8 @@ fn no_byte_is_lost_in_ten_thousand_kills() {
     // Few sessions, so that those of the dead have to be used again.
     let config = Config::new(8 << 20).shards(4).sessions(8);
     let region = Region::create(&config, Options::new()).unwrap();
-    let started = Shared::create(WRITERS + 1);
-    let paths = [path_of(region.fd().unwrap()), path_of(started.fd())];
+    let panics = Shared::create(1);
+    let paths = [path_of(region.fd().unwrap()), path_of(panics.fd())];
     let mut zygote = Child::spawn("chaos-accounting", &paths);
     let mut unclean = 0;
     for batch in 0..KILLS / KILLS_BETWEEN_CHECKS {
@@ -92,54 +90,42 @@ fn empty(region: &Region) {
 
 /// The forking process: a batch of kills for each line it is told, and each time says how many
 /// writers ended by themselves.
-pub(crate) fn play(region: &str, started: &str) {
-    let started: &'static Shared = Box::leak(Box::new(Shared::open(started)));
-    fork::count_panics(started, PANICS);
+pub(crate) fn play(region: &str, panics: &str) {
+    let panics: &'static Shared = Box::leak(Box::new(Shared::open(panics)));
+    fork::count_panics(panics, 0);
     while let Some(line) = listen() {
         let seed = line.parse().unwrap();
-        let mut random = Random::new(seed);
-        let mut failed = 0;
         let mut writers: [Option<Forked>; WRITERS] = [const { None }; WRITERS];
+        let mut failed = 0;
         for number in 0..KILLS_BETWEEN_CHECKS {
-            let place = usize::try_from(number).unwrap() % WRITERS;
-            failed += u64::from(kill(writers[place].take()));
-            started.set(place, 0);
-            let seed = derive(seed, number);
-            let writer = Forked::new(|| write_until_killed(region, started, place, seed));
-            let patience = Instant::now() + harness::PATIENCE;
-            while started.get(place) == 0 && Instant::now() < patience {
-                std::thread::yield_now();
-            }
-            failed += u64::from(started.get(place) == 0);
-            let moment = Instant::now() + Duration::from_micros(random.below(300));
-            // The other one writes on meanwhile. Most die here, some when their place is needed.
-            while Instant::now() < moment {
-                std::hint::spin_loop();
-            }
-            writers[place] = Some(writer);
-            if random.chance(75) {
-                failed += u64::from(kill(writers[place].take()));
-            }
+            let place = &mut writers[usize::try_from(number).unwrap() % WRITERS];
+            failed += place.take().map_or(0, ended_otherwise);
+            *place = Some(Forked::new(|| {
+                write_until_killed(region, derive(seed, number))
+            }));
         }
-        let left = writers.into_iter().map(kill).filter(|failed| *failed);
-        report(&(failed + left.count() as u64).to_string());
+        let left: u64 = writers.into_iter().flatten().map(ended_otherwise).sum();
+        report(&(failed + left).to_string());
     }
 }
 
-/// Whether the writer had ended before it was killed.
-fn kill(writer: Option<Forked>) -> bool {
-    let other_end = writer.and_then(|mut writer| writer.kill());
+/// Waits until the writer is dead; 1 if it was not killed.
+fn ended_otherwise(mut writer: Forked) -> u64 {
+    let other_end = writer.wait_killed();
     if let Some(status) = other_end {
         eprintln!("a writer ended by itself: {status:?}");
     }
-    other_end.is_some()
+    u64::from(other_end.is_some())
 }
 
-fn write_until_killed(path: &str, started: &Shared, place: usize, seed: u64) -> bool {
+fn write_until_killed(path: &str, seed: u64) -> bool {
     let region = Region::from_fd(harness::open(path), Options::new()).unwrap();
     let mut random = Random::new(seed);
     let bytes = vec![seed.to_le_bytes()[0]; 200 * 1024];
-    started.set(place, 1);
+    // One in ten lives long enough that the next ones meet it.
+    let long = random.chance(10);
+    let life_us = random.below(if long { 5000 } else { 400 });
+    fork::die_in(Duration::from_micros(life_us));
     loop {
         match write(&region, &mut random, &bytes) {
             // A full region is no fault, and no value can be longer than its limit.

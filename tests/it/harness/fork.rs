@@ -8,6 +8,7 @@ use rustix::process::{
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A forked child of this process. It is killed when this process ends, and its pid stays its own
 /// until it was waited for.
@@ -40,9 +41,14 @@ impl Forked {
         let _ = kill_process(self.pid, signal);
     }
 
-    /// Kills it and waits until it is gone; what it ended with, if that was not this.
+    /// Kills it and waits until it is gone; what it ended with, if that was not a SIGKILL.
     pub(crate) fn kill(&mut self) -> Option<WaitStatus> {
         self.signal(Signal::KILL);
+        self.wait_killed()
+    }
+
+    /// Waits until it is gone; what it ended with, if that was not a SIGKILL.
+    pub(crate) fn wait_killed(&mut self) -> Option<WaitStatus> {
         let status = self.wait_with(WaitOptions::empty()).unwrap();
         self.ended = true;
         (status.terminating_signal() != Some(Signal::KILL.as_raw())).then_some(status)
@@ -72,6 +78,33 @@ impl Drop for Forked {
             self.kill();
         }
     }
+}
+
+/// Lets the kernel kill this process with SIGKILL after a while, whatever it is doing then.
+pub(crate) fn die_in(time: Duration) {
+    // SAFETY: a plain C record, of which all zeros is a valid value.
+    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = libc::SIGKILL;
+    let mut timer: libc::timer_t = ptr::null_mut();
+    // SAFETY: both records are valid and outlive the call.
+    let made = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
+    assert_eq!(made, 0);
+    let zero = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let once = libc::itimerspec {
+        it_interval: zero,
+        it_value: libc::timespec {
+            tv_sec: time.as_secs().cast_signed(),
+            // Zero would mean never.
+            tv_nsec: i64::from(time.subsec_nanos()).max(1),
+        },
+    };
+    // SAFETY: the timer was just made, and the record outlives the call.
+    let set = unsafe { libc::timer_settime(timer, 0, &raw const once, ptr::null_mut()) };
+    assert_eq!(set, 0);
 }
 
 /// From now on a panic of this process, or of one it forks, is counted at once: the process may be
