@@ -1,6 +1,6 @@
 //! Real regions as bytes, the same in every run, to be damaged.
 
-use super::oracle::key_of;
+use super::program::key_of;
 use ganger_region::layout::{header, Geometry, FEATURE_EVICT, WORD};
 use ganger_region::{Config, Options, Region, SetOptions, WhenFull, WriteError};
 use std::fs::File;

@@ -2,5 +2,6 @@
 
 pub mod image;
 pub mod oracle;
+pub mod program;
 pub mod region_attach;
 pub mod region_ops;

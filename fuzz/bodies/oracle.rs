@@ -1,98 +1,13 @@
-//! A region and a plain map that must always agree: every operation is predicted on the map, run on the region, and
-//! the results compared. Used by the tests of `ganger-region` and by the fuzzer.
+//! A region and a plain map that must always agree: every operation is predicted on the map, run
+//! on the region, and the results compared. Used by the tests of `ganger-region` and by the fuzzer.
 
+use super::program::{key_of, How, If, Op, Val};
 use ganger_region::test_support::Heap;
 use ganger_region::{Config, Cursor, Options, Region, SetOptions, WhenFull, WriteError};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-
-/// A key by number: some short, some long, two prefixes.
-pub fn key_of(number: u16) -> Vec<u8> {
-    let mut key = format!("{}:{number}", if number % 2 == 0 { "even" } else { "odd" }).into_bytes();
-    match number % 16 {
-        7 => key.resize(1024, b'k'),
-        8 => key.resize(90, b'k'),
-        _ => {}
-    }
-    key
-}
-
-/// A value of a length and a seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Val {
-    pub len: u32,
-    pub seed: u8,
-}
-
-impl Val {
-    pub fn bytes(self) -> Vec<u8> {
-        let seed = usize::from(self.seed);
-        (0..self.len as usize)
-            .map(|index| ((index * 31 + index / 251 + seed) % 256) as u8)
-            .collect()
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum If {
-    Always,
-    Absent,
-    Present,
-    Current,
-    Stale,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct How {
-    pub condition: If,
-    pub ttl: Option<u64>,
-    pub keep_expiry: bool,
-    pub ephemeral: bool,
-}
-
-impl How {
-    pub const PLAIN: Self = Self {
-        condition: If::Always,
-        ttl: None,
-        keep_expiry: false,
-        ephemeral: false,
-    };
-}
-
-/// One step of a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    Set(u16, Val),
-    SetWith(u16, Val, How),
-    Delete(u16),
-    /// Delete if the revision is the current one, or an old one.
-    DeleteIf(u16, bool),
-    Incr(u16, i64, Option<u64>),
-    Append(u16, Val),
-    GetOrInsert(u16, Val),
-    /// Longer by one byte; made if absent.
-    Lengthen(u16),
-    /// An update that deletes.
-    UpdateAway(u16),
-    Expire(u16, u64),
-    Touch(u16, u64),
-    Persist(u16),
-    /// So many keys from a number on, with a time to live or without.
-    Fill(u16, u16, Val, Option<u64>),
-    Drain(u16, u16),
-    Clear,
-    Sweep,
-    Advance(u64),
-    /// The handle that the next steps use.
-    Use(u8),
-    /// The handle detaches in good order and attaches again.
-    Reattach,
-    /// All processes are killed; others attach.
-    Crash,
-    Verify,
-}
 
 /// What an operation returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,18 +121,7 @@ impl World {
             Op::Reattach => self.reattach(),
             Op::Crash => self.crash(),
             Op::Verify => self.verify(),
-            Op::Set(key, _)
-            | Op::SetWith(key, ..)
-            | Op::Delete(key)
-            | Op::DeleteIf(key, _)
-            | Op::Incr(key, ..)
-            | Op::Append(key, _)
-            | Op::GetOrInsert(key, _)
-            | Op::Lengthen(key)
-            | Op::UpdateAway(key)
-            | Op::Expire(key, _)
-            | Op::Touch(key, _)
-            | Op::Persist(key) => self.apply_to_key(key, op),
+            _ => self.apply_to_key(op.key(), op),
         }
     }
 

@@ -1,8 +1,8 @@
-//! Damaged regions: a program of damages to a real region, or any bytes at all, and then every operation. Each must
-//! end with a result or a typed error.
+//! Damaged regions: a program of damages to a real region, or any bytes at all, and then every
+//! operation. Each must end with a result or a typed error.
 
 use super::image::{clocked, Image, KEYS};
-use super::oracle::key_of;
+use super::program::key_of;
 use ganger_region::layout::{entry, header, shard, slot, WORD};
 use ganger_region::test_support::Heap;
 use ganger_region::{Cursor, Region, SetOptions};
@@ -16,8 +16,8 @@ const DAMAGES_MAX: usize = 64;
 /// Bytes of one damage in a program: what, where (2), to which value, its parameter (4).
 const DAMAGE_LEN: usize = 8;
 
-/// Runs a program: which image, how it is treated as a whole, and its damages. From 0xf0 on, the rest of the program
-/// is the region itself (0xf0), or what follows a sound header (0xf1 and up).
+/// Runs a program: which image, how it is treated as a whole, and its damages. From 0xf0 on, the
+/// rest of the program is the region itself (0xf0), or what follows a sound header (0xf1 and up).
 pub fn run(program: &[u8]) {
     let Some((&[selector, treatment], rest)) = program.split_first_chunk::<2>() else {
         return;
@@ -200,7 +200,7 @@ fn read(region: &Region) {
 fn write(region: &Region) {
     for number in 0..KEYS {
         let key = key_of(number);
-        // Replaced, deleted, longer, large: whatever the entry's state, all ways to leave it are taken.
+        // Replaced, deleted, longer, large: all ways for an entry to be left.
         let _ = match number % 10 {
             0 => region.set(&key, &[1; 100]).map(drop),
             1 => region.append(&key, &[2; 300]).map(drop),

@@ -1,6 +1,8 @@
-//! A program of operations by three handles with crashes between them, decoded from bytes and held against a map.
+//! A program of operations by three handles with crashes between them, decoded from bytes and held
+//! against a map.
 
-use super::oracle::{How, If, Op, Place, Val, World};
+use super::oracle::{Place, World};
+use super::program::{How, If, Op, Val};
 use ganger_region::WhenFull;
 
 /// Steps of one program.

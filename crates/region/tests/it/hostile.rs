@@ -1,8 +1,8 @@
-//! Nothing read from the region is trusted: whatever its bytes are, every operation ends with a result or a typed
-//! error. In debug builds, overflow checks are part of that.
+//! Nothing read from the region is trusted: whatever its bytes are, every operation ends with a
+//! result or a typed error. In debug builds, overflow checks are part of that.
 
 use crate::bodies::image::{clocked, Image};
-use crate::bodies::oracle::key_of;
+use crate::bodies::program::key_of;
 use crate::bodies::region_attach::{
     abandon_locks, areas, damaged, exercise, run, swap_pages, to_bytes, ABANDONED, VALUES,
 };
@@ -11,9 +11,9 @@ use ganger_region::layout::{session, shard, Geometry, WORD};
 use ganger_region::test_support::Heap;
 
 /// Only every so many-th of the systematic cases runs; another one for each value.
-const STRIDE: usize = if cfg!(debug_assertions) { 41 } else { 2 };
+const STRIDE: usize = if cfg!(debug_assertions) { 97 } else { 2 };
 /// Cases of each random test.
-const CASES: u64 = if cfg!(debug_assertions) { 200 } else { 4000 };
+const CASES: u64 = if cfg!(debug_assertions) { 100 } else { 4000 };
 
 /// Orders in which the pages of each image are put.
 const PAGE_SEEDS: u64 = if cfg!(debug_assertions) { 2 } else { 12 };
@@ -35,8 +35,8 @@ impl Random {
     }
 }
 
-/// The words of an image that are worth damaging: all of the tables, and of the pages those that hold something,
-/// thinned out to a few hundred.
+/// The words of an image that are worth damaging: all of the tables, and of the pages those that
+/// hold something, thinned out to a few hundred.
 fn words_of_interest(image: &Image) -> Vec<usize> {
     let areas = areas(image);
     let range = |(start, count): (u64, u64)| (start as usize)..((start + count) as usize);

@@ -1,6 +1,7 @@
 //! Random and exhaustive programs of operations, each compared with a plain map after every step.
 
-use crate::bodies::oracle::{How, If, Op, Place, Val, World};
+use crate::bodies::oracle::{Place, World};
+use crate::bodies::program::{How, If, Op, Val};
 use ganger_region::WhenFull;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -171,8 +172,8 @@ fn every_short_program_agrees_with_a_map() {
     }
 }
 
-/// Buckets that merged into ones the sweep had passed kept their expired entries, and the bound on the next expiry
-/// rose above them.
+/// Buckets that merged into ones the sweep had passed kept their expired entries, and the bound on
+/// the next expiry rose above them.
 #[test]
 fn a_sweep_meets_entries_of_buckets_that_merge_meanwhile() {
     let mut world = World::new(Place::Heap, 1 << 20, 1, WhenFull::Reject, 1);

@@ -81,7 +81,7 @@ fn no_update_is_lost() {
     is_clean(&region);
 }
 
-/// A value that tells by itself whether it is whole: its length follows from its seed, and each byte from both.
+/// A value that tells by itself whether it is whole: its length and bytes follow from its seed.
 fn whole_value(seed: u64) -> Vec<u8> {
     let len = match seed % 5 {
         0 => 8,
