@@ -47,13 +47,21 @@ fn make(name: &'static str, shards: u64, when_full: WhenFull, fill: fn(&Region))
         File::from(region.fd().unwrap().try_clone_to_owned().unwrap())
     };
     // The key of the hash is random: a fixed one makes every run's bytes the same.
+    let write = |index: u64, word: u64| {
+        file.write_all_at(&word.to_le_bytes(), index * WORD)
+            .unwrap();
+    };
     for index in 0..8 {
         let secret = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * index + 1) | 1;
-        file.write_all_at(&secret.to_le_bytes(), (header::HASH_SEED + index) * WORD)
-            .unwrap();
+        write(header::HASH_SEED + index, secret);
     }
-    file.write_all_at(&1_u64.to_le_bytes(), header::REGION_ID * WORD)
-        .unwrap();
+    write(header::REGION_ID, 1);
+    let check = header::check(|index| {
+        let mut word = [0; 8];
+        file.read_exact_at(&mut word, index * WORD).unwrap();
+        u64::from_le_bytes(word)
+    });
+    write(header::CHECK, check);
     let region = Region::from_fd(file.try_clone().unwrap().into(), clocked()).unwrap();
     fill(&region);
     let mut bytes = vec![0; LEN as usize];

@@ -133,6 +133,9 @@ fn apply(damage: &[u8], image: &Image, words: &mut [u64]) {
         return;
     };
     let (start, count) = areas(image)[usize::from(area) % 9];
+    if count == 0 {
+        return;
+    }
     // Several steps through a page, so that 16 bits reach all of it.
     let step = if area >= 128 {
         1

@@ -12,7 +12,7 @@ use crate::layout::{
 };
 use crate::limits::CHAIN_MAX;
 use crate::pool::{Kind, PageState};
-use crate::shard::Locked;
+use crate::shard::{Locked, Root};
 use crate::sync::{fence, AtomicU64, Ordering};
 use smallvec::SmallVec;
 
@@ -100,6 +100,15 @@ impl<'r> Locked<'r> {
     fn split(&self) -> Result<(), WriteError> {
         let root = self.root();
         let new = root.buckets();
+        let split = self.split_into(root, new);
+        if split.is_err() && self.root() == root {
+            // Its index page may have been claimed already.
+            self.drop_chunks_beyond(new);
+        }
+        split
+    }
+
+    fn split_into(&self, root: Root, new: u64) -> Result<(), WriteError> {
         let old = Bucket::of_shard(self.region, self.index, new - (1 << new.ilog2()))?;
         self.ensure_chunk(new)?;
         let mut moved = Slots::default();

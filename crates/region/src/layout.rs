@@ -70,8 +70,7 @@ pub mod header {
     pub const FEED_WORDS: u64 = 15;
     pub const PAGES_OFFSET: u64 = 16;
     pub const EVENTS_OFFSET: u64 = 17;
-    /// Proof of all that a region is read by: words 1 to 17 and 24 to 31, folded in this order by
-    /// `check = check.rotate_left(5) ^ word`, from 0.
+    /// Proof of all that a region is read by; see [`check`].
     pub const CHECK: u64 = 18;
     /// Seed of the key hash, followed by its seven secrets.
     pub const HASH_SEED: u64 = 24;
@@ -88,6 +87,13 @@ pub mod header {
     pub const POOL_CACHE_WORDS: u64 = 64;
     /// Bytes of the header.
     pub const LEN: u64 = 4096;
+
+    /// What [`CHECK`] must be: words 1 to 17 and 24 to 31, folded in this order.
+    pub fn check(word: impl Fn(u64) -> u64) -> u64 {
+        (VERSION..=EVENTS_OFFSET)
+            .chain(HASH_SEED..HASH_SEED + 8)
+            .fold(0, |check: u64, index| check.rotate_left(5) ^ word(index))
+    }
 }
 
 /// Word indices of a session, one cache line each.

@@ -447,10 +447,7 @@ fn read_geometry(memory: &Memory, file_len: u64) -> Result<Geometry, AttachError
 
 /// The check word of the header as it is.
 fn header_check(memory: &Memory) -> u64 {
-    (header::VERSION..=header::EVENTS_OFFSET)
-        .chain(header::HASH_SEED..header::HASH_SEED + 8)
-        .map(|index| memory.word(index * WORD).load(Ordering::Relaxed))
-        .fold(0, |check, word| check.rotate_left(5) ^ word)
+    header::check(|index| memory.word(index * WORD).load(Ordering::Relaxed))
 }
 
 /// The operating system's name for a region's name.

@@ -1,22 +1,27 @@
-//! The protocol under loom: the crate's own code, on a region of one shard, with every interleaving of its atomic
-//! accesses up to a number of preemptions, and every value that the memory model lets each load return.
+//! The protocol under loom: the crate's own code, on a region of one shard, with every interleaving
+//! of its atomic accesses up to a number of preemptions, and every value that the memory model lets
+//! each load return.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release -p ganger-region --test loom -- --nocapture
 //! ```
 //!
 //! What is modelled and what is not:
-//! - Handles stand for processes. Memory, liveness locks and kills are those of `ganger_region::model`.
-//! - So that few keys reach every path, a shard begins with 1 bucket (not 16), a bucket has 2 slots (not 7), a
-//!   bucket is split from 4 entries on (not 5), a feed ring has 8 words (not 2,048), and a writer looks at a taken
-//!   lock once (not 100 times) before it sleeps. Sleeping on the futex is a yield, and a wake may get lost.
-//! - Executions have one or two preemptions, as each test says; within them the search goes through every
-//!   interleaving that loom's partial-order reduction keeps, which is not a proof. Loom knows the last seven stores
-//!   of a word and does not let a load see a store of its own future.
-//! - Values in pages of their own, eviction, expiry and ephemeral keys are not modelled: they add no ordering that
-//!   readers rely on, but words by the thousand. Panicking lock holders are not either.
+//! - Handles stand for processes. Memory, liveness locks and kills are those of
+//!   `ganger_region::model`.
+//! - So that few keys reach every path, a shard begins with 1 bucket (not 16), a bucket has 2 slots
+//!   (not 7), a bucket is split from 4 entries on (not 5), a feed ring has 8 words (not 2,048), and
+//!   a writer looks at a taken lock once (not 100 times) before it sleeps. Sleeping on the futex is
+//!   a yield, and a wake may get lost.
+//! - Executions have one or two preemptions, as each test says; within them the search goes through
+//!   every interleaving that loom's partial-order reduction keeps, which is not a proof. Loom knows
+//!   the last seven stores of a word and does not let a load see a store of its own future.
+//! - Values in pages of their own, eviction, expiry and ephemeral keys are not modelled: they add
+//!   no ordering that readers rely on, but words by the thousand. Panicking lock holders are not
+//!   either.
 //!
-//! That the model would notice: two orderings can be weakened, and then it finds a torn read at once.
+//! That the model would notice: two orderings can be weakened, and then it finds a torn read at
+//! once.
 //!
 //! ```text
 //! RUSTFLAGS='--cfg loom --cfg loom_mutant="build_fence"' cargo test --release -p ganger-region --test loom replaced
@@ -26,13 +31,14 @@
 #![allow(clippy::unwrap_used)]
 
 use ganger_region::model::{bucket_of_key, explore, Image, World};
-use ganger_region::{Change, FeedItem, Region, SetOptions, WriteError};
+use ganger_region::{Change, Cursor, FeedItem, Region, SetOptions, WriteError};
 
 /// Killed writers and repairers.
 #[path = "loom/kills.rs"]
 mod kills;
 
-/// Preemptions of an execution, where a test does not say otherwise: 1 with three threads, and in splits.
+/// Preemptions of an execution, where a test does not say otherwise: 1 with three threads, and in
+/// splits.
 const PREEMPTIONS: usize = 2;
 
 /// A value all bytes of which say the same.
@@ -206,37 +212,73 @@ fn a_compare_and_set_never_undoes_an_increment() {
 
 #[test]
 fn a_key_that_a_split_moves_is_never_absent() {
-    // Three keys fill a bucket and its overflow; the fourth leads to the second bucket. Each order in which they
-    // came puts the key that is read into another slot.
+    read_during_a_split(1);
+}
+
+#[test]
+fn a_key_that_a_split_leaves_in_its_bucket_is_never_absent() {
+    read_during_a_split(0);
+}
+
+/// Reads a key that belongs to the first (0) or second (1) bucket after the split.
+fn read_during_a_split(read_from: u64) {
+    // Three keys fill a bucket and its overflow; the fourth leads to the second bucket. Each order
+    // in which they came puts the key that is read into another slot.
     for read_at in 0..3 {
-        for read_from in [0, 1] {
-            let order = move |region: &Region| {
-                let (stay, [moved]) = (keys_of::<2>(region, 0), keys_of::<1>(region, 1));
-                let mut order = vec![stay[0], stay[1], moved];
-                let watched = if read_from == 1 { moved } else { stay[0] };
-                order.retain(|key| *key != watched);
-                order.insert(read_at, watched);
-                (watched, order)
-            };
-            let image = Image::of(move |region| {
-                for key in order(region).1 {
-                    write(region, &key, 1);
-                }
-            });
-            let executions = explore(&image, 1, move |world| {
-                let (reader, writer) = (world.attach_read_only(), world.attach());
-                let audited = writer.clone();
-                let (watched, _) = order(&reader);
-                let [_, new] = keys_of::<2>(&reader, 1);
-                let writing = world.spawn(move || write(&writer, &new, 2));
-                assert_eq!(read(&reader, &watched), Some(1));
-                writing.join().unwrap();
-                assert_eq!(read(&reader, &new), Some(2));
-                assert_clean(world, &audited);
-            });
-            report("split", executions);
-        }
+        let order = move |region: &Region| {
+            let (stay, [moved]) = (keys_of::<2>(region, 0), keys_of::<1>(region, 1));
+            let mut order = vec![stay[0], stay[1], moved];
+            let watched = if read_from == 1 { moved } else { stay[0] };
+            order.retain(|key| *key != watched);
+            order.insert(read_at, watched);
+            (watched, order)
+        };
+        let image = Image::of(move |region| {
+            for key in order(region).1 {
+                write(region, &key, 1);
+            }
+        });
+        let executions = explore(&image, 1, move |world| {
+            let (reader, writer) = (world.attach_read_only(), world.attach());
+            let audited = writer.clone();
+            let (watched, _) = order(&reader);
+            let [_, new] = keys_of::<2>(&reader, 1);
+            let writing = world.spawn(move || write(&writer, &new, 2));
+            assert_eq!(read(&reader, &watched), Some(1));
+            writing.join().unwrap();
+            assert_eq!(read(&reader, &new), Some(2));
+            assert_clean(world, &audited);
+        });
+        report("split", executions);
     }
+}
+
+#[test]
+fn a_scan_misses_no_key_that_is_there_all_the_time() {
+    let image = Image::of(|region| {
+        for key in keys_of::<2>(region, 0) {
+            write(region, &key, 1);
+        }
+    });
+    let executions = explore(&image, 1, |world| {
+        let (reader, writer) = (world.attach_read_only(), world.attach());
+        let audited = writer.clone();
+        let [first, second, third] = keys_of::<3>(&reader, 0);
+        // Makes an overflow bucket, and takes it away again.
+        let writing = world.spawn(move || {
+            write(&writer, &third, 2);
+            assert!(writer.delete(&third).unwrap());
+        });
+        let page = reader.scan(b"", Cursor::default(), 10).unwrap();
+        for key in [first, second] {
+            let found = page.entries.iter().filter(|(found, _)| *found == key);
+            let tags: Vec<u8> = found.map(|(_, entry)| tag(&entry.value)).collect();
+            assert_eq!(tags, [1]);
+        }
+        writing.join().unwrap();
+        assert_clean(world, &audited);
+    });
+    report("scan", executions);
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! A writer is killed at each of its stores, once while a reader reads and once while another writer waits for its
-//! lock; and a writer that repairs after a kill is killed at each of its stores, too, while a reader reads. With two
-//! preemptions, for splits and in the repair one: all three at once have too many executions.
+//! A writer is killed at each of its stores, once while a reader reads and once while another
+//! writer waits for its lock; and a writer that repairs after a kill is killed at each of its
+//! stores, too, while a reader reads. With two preemptions, for splits and in the repair one: all
+//! three at once have too many executions.
 
 use super::*;
 use ganger_region::model::killed_after;
@@ -21,8 +22,9 @@ fn stores_of(image: &Arc<Image>, operation: fn(&Region)) -> u64 {
     (0..1000).find(|&stores| is_over(stores)).unwrap()
 }
 
-/// The preemptions explored, the operation to be killed, the one of the other writer, what a reader may see meanwhile, and what must hold in
-/// the end: given whether the killed operation was over in time.
+/// The preemptions explored, the operation to be killed, the one of the other writer, what a reader
+/// may see meanwhile, and what must hold in the end: given whether the killed operation was over in
+/// time.
 #[derive(Clone, Copy)]
 struct Story {
     preemptions: usize,
@@ -72,7 +74,8 @@ impl Story {
         })
     }
 
-    /// The first writer is dead already; the one that takes over and repairs is killed, a third one goes on.
+    /// The first writer is dead already; the one that takes over and repairs is killed, a third one
+    /// goes on.
     fn tell_repair(self, name: &str, image: &Arc<Image>) {
         let first_stores = stores_of(image, self.doomed);
         let mut executions = 0;
