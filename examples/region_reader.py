@@ -89,7 +89,7 @@ class Region:
             page = self.words[self.directory_at // 8 + shard * self.directory_words + chunk - 7]
         if not 1 <= page <= self.pages:
             raise Damaged(f"directory of shard {shard}")
-        return self.pages_at + (page - 1) * PAGE + number % 1024 * 64, bits
+        return self.pages_at + (page - 1) * PAGE + (number + 37 * shard) % 1024 * 64, bits
 
     def stable(self, shard, hash, read):
         """read(bucket offset, shared bits), again until neither it nor the root changed."""

@@ -14,7 +14,8 @@
 use crate::entry::EntryRef;
 use crate::error::Damaged;
 use crate::layout::{
-    entry, shard, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS, WORD,
+    entry, place_in_page, shard, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, INLINE_BUCKETS,
+    PAGE_BUCKETS, WORD,
 };
 use crate::limits::CHAIN_MAX;
 use crate::memory::Words;
@@ -65,7 +66,7 @@ impl<'r> Bucket<'r> {
         let page = directory_word(region, shard, chunk).load(Ordering::Relaxed);
         match page.checked_sub(1) {
             Some(page) if page < geometry.page_count => {
-                let offset = geometry.page_offset(page) + bucket % PAGE_BUCKETS * BUCKET_LEN;
+                let offset = geometry.page_offset(page) + place_in_page(shard, bucket) * BUCKET_LEN;
                 Ok(Self {
                     offset,
                     words: region.memory.trusted_words(offset, BUCKET_WORDS),
@@ -181,73 +182,88 @@ impl<'r> Bucket<'r> {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'r>>, Damaged> {
+        let tag = tag_of(hash);
+        // Without a branch per slot: which one it is can't be predicted, and a processor that
+        // guesses wrong waits for the bucket's cache line before it goes on to the next lookup.
+        let mut hits = 0_u64;
         let mut last = 0;
-        match self.find_here(region, hash, key, &mut last) {
-            Ok(None) if last & slot::LINK != 0 => Self::find_in_overflow(region, last, hash, key),
-            found => found,
+        for (index, slot) in self.slots().enumerate() {
+            last = slot.load(Ordering::Relaxed);
+            hits |= u64::from(last >> slot::TAG_SHIFT == tag) << index;
         }
-    }
-
-    #[inline(never)]
-    fn find_in_overflow(
-        region: &'r Inner,
-        mut link: u64,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<Option<Found<'r>>, Damaged> {
-        for _ in 1..CHAIN_MAX {
-            let Some(bucket) = Self::linked(region, link)? else {
-                return Ok(None);
-            };
-            if let Some(found) = bucket.find_here(region, hash, key, &mut link)? {
-                return Ok(Some(found));
+        if hits == 0 && last & slot::LINK == 0 {
+            return Ok(None);
+        }
+        if hits != 0 {
+            let slot = self.words.at(u64::from(hits.trailing_zeros()) + 1);
+            let word = slot.load(Ordering::Relaxed);
+            // Nearly always the right one: the tag is right by chance once in 65,536.
+            if names_entry(word) {
+                if let Ok(Some(entry)) = entry_of(region, word, hash, key) {
+                    return Ok(Some(Found { slot, word, entry }));
+                }
             }
         }
-        Err(endless(link))
+        self.find_patiently(region, hash, key)
     }
 
-    /// Looks for a key in this bucket alone; without it, `last` is the word of the last slot.
-    #[inline(always)]
-    fn find_here(
+    /// The same for all other cases, from the beginning.
+    #[inline(never)]
+    fn find_patiently(
         self,
         region: &'r Inner,
         hash: u64,
         key: &[u8],
-        last: &mut u64,
     ) -> Result<Option<Found<'r>>, Damaged> {
         let tag = tag_of(hash);
-        for slot in self.slots() {
-            let word = slot.load(Ordering::Relaxed);
-            *last = word;
-            if word >> slot::TAG_SHIFT != tag || !names_entry(word) {
-                continue;
+        let mut bucket = self;
+        for _ in 0..CHAIN_MAX {
+            let mut word = 0;
+            for slot in bucket.slots() {
+                word = slot.load(Ordering::Relaxed);
+                if word >> slot::TAG_SHIFT == tag && names_entry(word) {
+                    if let Some(entry) = entry_of(region, word, hash, key)? {
+                        return Ok(Some(Found { slot, word, entry }));
+                    }
+                }
             }
-            // Pairs with the Release store that committed the slot: who sees it sees the whole
-            // entry.
-            fence(Ordering::Acquire);
-            let offset = word & slot::OFFSET_MASK;
-            region.memory.prefetch(offset + BUCKET_LEN);
-            let Some(room) = EntryRef::room(region, offset) else {
-                return Err(Damaged {
-                    what: "a slot that names no block",
-                    offset,
-                });
-            };
-            if room.at(entry::HASH).load(Ordering::Relaxed) != hash {
-                continue;
-            }
-            let Some(entry) = EntryRef::parse(region, offset, room) else {
-                return Err(Damaged {
-                    what: "an entry with impossible lengths",
-                    offset,
-                });
-            };
-            if entry.key_is(key) {
-                return Ok(Some(Found { slot, word, entry }));
+            match Self::linked(region, word)? {
+                Some(next) => bucket = next,
+                None => return Ok(None),
             }
         }
-        Ok(None)
+        Err(endless(self.offset))
     }
+}
+
+/// The entry that a slot names, if it is the key's.
+#[inline(always)]
+fn entry_of<'r>(
+    region: &'r Inner,
+    word: u64,
+    hash: u64,
+    key: &[u8],
+) -> Result<Option<EntryRef<'r>>, Damaged> {
+    // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
+    fence(Ordering::Acquire);
+    let offset = word & slot::OFFSET_MASK;
+    region.memory.prefetch(offset + BUCKET_LEN);
+    let Some(room) = EntryRef::room(region, offset) else {
+        return Err(Damaged {
+            what: "a slot that names no block",
+            offset,
+        });
+    };
+    if room.at(entry::HASH).load(Ordering::Relaxed) != hash {
+        return Ok(None);
+    }
+    let Some(entry) = EntryRef::parse(region, offset, room) else {
+        return Err(Damaged {
+            what: "an entry with impossible lengths",
+            offset,
+        });
+    };
+    Ok(entry.key_is(key).then_some(entry))
 }
 
 /// The word that names an index page of a shard: page index + 1, or 0. The first few stand beside

@@ -430,6 +430,13 @@ pub fn bucket_of(hash: u64, buckets: u64) -> u64 {
     }
 }
 
+/// Where in its index page a bucket lies. Each shard begins elsewhere: all shards fill their pages
+/// from bucket 16 on, and pages are as far apart as lines that share a cache set.
+#[inline(always)]
+pub fn place_in_page(shard: u64, bucket: u64) -> u64 {
+    (bucket + shard * 37) % PAGE_BUCKETS
+}
+
 /// How many low bits of the hash all entries of a bucket share.
 pub fn bucket_bits(bucket: u64, buckets: u64) -> u32 {
     let level = 63 - (buckets | 1).leading_zeros();
