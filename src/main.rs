@@ -1,1 +1,12 @@
-fn main() {}
+//! `ganger`: the supervisor. Not written yet, and says so.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    eprintln!(
+        "ganger {}: the supervisor is not written yet; what works so far is the shared memory \
+         (see the README, or run `cargo run --release --example share`)",
+        env!("CARGO_PKG_VERSION")
+    );
+    ExitCode::from(2)
+}

@@ -36,8 +36,8 @@ const THOROUGH: u64 = if cfg!(debug_assertions) { 16 } else { 1 };
 /// They are the filling of a large value, word by word.
 const PAGES_ALL: u64 = 128;
 const PAGES_EVERY: u64 = 32;
-/// Instructions of an operation that are stepped from its first change on; what is left then runs on
-/// its own. Unoptimised code has ten times as many as what is shipped, and each costs tens of
+/// Instructions of an operation that are stepped from its first change on; what is left then runs
+/// on its own. Unoptimised code has ten times as many as what is shipped, and each costs tens of
 /// microseconds.
 const BOUNDARIES_MAX: u64 = if cfg!(debug_assertions) {
     500_000

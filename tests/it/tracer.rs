@@ -4,8 +4,8 @@
 //! once after it. In between, the parent lets it execute one instruction at a time. A traced child
 //! that stands still is alive: the kernel keeps its file locks, so nobody may take it for dead.
 //!
-//! On aarch64 without LSE atomics a stepped load-exclusive never gets its store through; such a test
-//! ends by its watchdog.
+//! On aarch64 without LSE atomics a stepped load-exclusive never gets its store through; such a
+//! test ends by its watchdog.
 //!
 //! Only the thread that started the child may step it, so a [`Tracee`] stays in the test that made
 //! it. Should that thread or the whole test run die, the kernel kills the child

@@ -44,8 +44,8 @@ impl<'r> Locked<'r> {
         let class = class_of(block_len).ok_or(WriteError::Full)?;
         let offset = self.alloc_block(class)?;
         let words = self.region.memory.trusted_words(offset, block_len / WORD);
-        // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees the version that
-        // was raised before this block was freed.
+        // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees
+        // the version that was raised before this block was freed.
         #[cfg(not(loom_mutant = "build_fence"))]
         fence(Ordering::Release);
         words.at(entry::HASH).store(new.hash, Ordering::Relaxed);

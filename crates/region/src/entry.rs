@@ -338,7 +338,7 @@ impl<'r> EntryRef<'r> {
 /// Words that hold so many bytes; lengths are far from overflowing.
 #[inline(always)]
 fn words_for(bytes: u64) -> u64 {
-    (bytes + (WORD - 1)) / WORD
+    (bytes + (WORD - 1)) >> WORD.trailing_zeros()
 }
 
 #[cfg(test)]

@@ -62,7 +62,10 @@ pub enum AttachError {
     )]
     Unfinished,
     /// Made by a build with another layout.
-    #[error("the region has layout version {found}, this build reads version {LAYOUT_VERSION}: use the same release on both sides")]
+    #[error(
+        "the region has layout version {found}, this build reads version \
+         {LAYOUT_VERSION}: use the same release on both sides"
+    )]
     Version {
         /// Version in the region.
         found: u32,
@@ -94,7 +97,10 @@ pub enum AttachError {
 #[non_exhaustive]
 pub enum SessionError {
     /// All sessions are held by living processes.
-    #[error("all {limit} sessions of the region are taken: detach a process, or make the region with more")]
+    #[error(
+        "all {limit} sessions of the region are taken: detach a process, or make the \
+         region with more"
+    )]
     Exhausted {
         /// Sessions the region was made for.
         limit: u64,
@@ -150,7 +156,10 @@ pub enum WriteError {
     #[error("this handle is read-only")]
     ReadOnly,
     /// A living process holds the lock of the key's shard and does not move on.
-    #[error("process {pid} holds the shard's lock for more than {waited:?}: it is stopped or starved; end or continue it")]
+    #[error(
+        "process {pid} holds the shard's lock for more than {waited:?}: it is stopped or \
+         starved; end or continue it"
+    )]
     Stalled {
         /// Process id in the holder's own pid namespace.
         pid: u64,

@@ -227,7 +227,7 @@ impl Words<'_> {
     #[inline(always)]
     pub(crate) fn bytes_are(&self, bytes: &[u8]) -> bool {
         let (whole, rest) = bytes.as_chunks::<8>();
-        if ((bytes.len() + 7) / 8) as u64 > self.len() {
+        if ((bytes.len() + 7) >> 3) as u64 > self.len() {
             return false;
         }
         let mut words = self.iter();
@@ -279,7 +279,7 @@ impl Words<'_> {
     /// Appends the first `len` bytes of these words to `out`, or as many as there are.
     #[inline(always)]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>, len: usize) {
-        let count = (len + 7) / 8;
+        let count = (len + 7) >> 3;
         let Some(words) = self.first(count as u64) else {
             return self.append_to(out, usize::try_from(self.len() * 8).unwrap_or(0));
         };
@@ -327,7 +327,11 @@ fn prefetch(address: *const u8) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: PRFM is a hint; it never faults and changes neither memory, stack nor flags.
     unsafe {
-        core::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+        core::arch::asm!(
+            "prfm pldl1keep, [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags, readonly)
+        );
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;

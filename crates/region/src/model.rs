@@ -1,20 +1,24 @@
-//! Stand-ins for shared memory and for death under `--cfg loom`, so that the crate's own code can be explored.
+//! Stand-ins for shared memory and for death under `--cfg loom`, so that the crate's own code can
+//! be explored.
 //!
-//! A whole region is far more than a model checker can track, so its words come into being when they are first
-//! touched, with the value they have in an [`Image`]: a region that was prepared once, outside the exploration.
-//! Loom wants every atomic to be made before the threads that use it. So a word that a thread is the first to touch
-//! is noted in the image, and the exploration starts anew with that word made beforehand.
+//! A whole region is far more than a model checker can track, so its words come into being when
+//! they are first touched, with the value they have in an [`Image`]: a region that was prepared
+//! once, outside the exploration. Loom wants every atomic to be made before the threads that use
+//! it. So a word that a thread is the first to touch is noted in the image, and the exploration
+//! starts anew with that word made beforehand.
 //!
-//! A kill ([`killed_after`]) unwinds out of the operation at the store it must not make any more; while a thread
-//! unwinds none of its stores has an effect, so what its destructors would do is left undone as well. After that
-//! the liveness lock of its session is dropped. Being killed between two loads is the same as being killed before
-//! the next store, so counting stores covers every instruction.
+//! A kill ([`killed_after`]) unwinds out of the operation at the store it must not make any more;
+//! while a thread unwinds none of its stores has an effect, so what its destructors would do is
+//! left undone as well. After that the liveness lock of its session is dropped. Being killed
+//! between two loads is the same as being killed before the next store, so counting stores covers
+//! every instruction.
 
 use crate::backing::Backing;
 use crate::config::{Access, Config, Options};
 use crate::error::{AttachError, WriteError};
 use crate::layout::{bucket_of, shard, Geometry, WORD};
 use crate::region::Region;
+use crate::sync::local::{AtomicU64 as Count, Ordering};
 use loom::sync::atomic as checked;
 use loom::thread::{JoinHandle, ThreadId};
 use std::cell::Cell;
@@ -23,7 +27,6 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64 as Count, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Loom's atomic, whose stores count towards a kill and have no effect while the thread unwinds.
@@ -133,9 +136,10 @@ struct Killed;
 thread_local! {
     /// All threads of one exploration run on one thread of the system.
     static DOOM: Cell<Option<Doom>> = const { Cell::new(None) };
-    /// The thread that holds the lock of the shard. A holder's loads of words that only holders write have one
-    /// possible value. They are kept from loom's schedule not only because that saves work: loom looks for races
-    /// against the last access of a word alone, so the load before a holder's store would hide the reader's.
+    /// The thread that holds the lock of the shard. A holder's loads of words that only holders
+    /// write have one possible value. They are kept from loom's schedule not only because that
+    /// saves work: loom looks for races against the last access of a word alone, so the load before
+    /// a holder's store would hide the reader's.
     static HOLDER: Cell<Option<ThreadId>> = const { Cell::new(None) };
     /// Whether there are threads besides the first one.
     static SEALED: Cell<bool> = const { Cell::new(false) };
@@ -163,8 +167,9 @@ fn may_store() -> bool {
     true
 }
 
-/// Runs an operation as a process that is killed right before its store number `stores` (from 0): `None` if that
-/// happened, the result if the operation was over before. The handle is of no use after a kill.
+/// Runs an operation as a process that is killed right before its store number `stores` (from 0):
+/// `None` if that happened, the result if the operation was over before. The handle is of no use
+/// after a kill.
 pub fn killed_after<T>(
     region: &Region,
     stores: u64,
@@ -354,7 +359,8 @@ impl Words {
             let value = self.image.values.get(&index).copied();
             Box::new(AtomicU64::new(value.unwrap_or(0), self.role(index)))
         });
-        // SAFETY: boxes are never removed while the map lives, so the address stays valid for `&self`.
+        // SAFETY: boxes are never removed while the map lives, so the address stays valid for
+        // `&self`.
         unsafe { &*word }
     }
 
@@ -390,8 +396,8 @@ impl Words {
     }
 }
 
-/// The backing of one execution. Its liveness locks are atomics of the model: as with the kernel's, who finds one
-/// free sees every store of its former holder.
+/// The backing of one execution. Its liveness locks are atomics of the model: as with the kernel's,
+/// who finds one free sees every store of its former holder.
 #[derive(Debug)]
 pub(crate) struct ModelBacking {
     words: Arc<Words>,

@@ -254,7 +254,8 @@ fn mark_visited(inner: &Inner, found: &Found<'_>) {
 #[cold]
 fn wait(attempt: u32) {
     if cfg!(loom) {
-        // After a yield the model would no longer show this thread the old values it may still meet.
+        // After a yield the model would no longer show this thread the old values it may still
+        // meet.
         return;
     }
     if attempt % 64 == 63 {

@@ -79,7 +79,9 @@ impl Locked<'_> {
     /// Part of every write: now and then looks at one bucket for expired entries.
     #[inline(always)]
     pub(crate) fn sweep_a_little(&self) {
-        if self.get(shard::TTL_ENTRIES) != 0 && self.get(shard::REVISION) % (2 * SWEEP_EVERY) == 0 {
+        if self.get(shard::TTL_ENTRIES) != 0
+            && self.get(shard::REVISION).is_multiple_of(2 * SWEEP_EVERY)
+        {
             self.sweep_next_bucket();
         }
     }

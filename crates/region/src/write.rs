@@ -259,7 +259,6 @@ impl Region {
         let hash = inner.hash(key);
         let shard = inner.geometry.shard_of(hash);
         let mut room = MakeRoom {
-            shard,
             idle: 0,
             next: shard,
         };
@@ -318,7 +317,6 @@ impl Region {
 
 /// Makes room for a write that found none, little by little, without a lock of its own shard.
 struct MakeRoom {
-    shard: u64,
     /// Shards in a row that had nothing to give.
     idle: u64,
     next: u64,
@@ -332,11 +330,11 @@ impl MakeRoom {
         if crate::sweep::sweep_all(region)? {
             return Ok(true);
         }
-        // The write's own shard had nothing left to evict: the others give up a page each, round by
-        // round.
+        // A page of the write's own shard first, then of the others, round by round.
         while region.geometry.evicts() && self.idle < region.geometry.shard_count {
-            self.next = (self.next + 1) % region.geometry.shard_count;
-            if self.next != self.shard && Locked::lock(region, self.next)?.evict_page()? {
+            let shard = self.next;
+            self.next = (shard + 1) % region.geometry.shard_count;
+            if Locked::lock(region, shard)?.evict_page()? {
                 self.idle = 0;
                 return Ok(true);
             }

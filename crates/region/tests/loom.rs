@@ -24,8 +24,10 @@
 //! once.
 //!
 //! ```text
-//! RUSTFLAGS='--cfg loom --cfg loom_mutant="build_fence"' cargo test --release -p ganger-region --test loom replaced
-//! RUSTFLAGS='--cfg loom --cfg loom_mutant="raise_version"' cargo test --release -p ganger-region --test loom replaced
+//! RUSTFLAGS='--cfg loom --cfg loom_mutant="build_fence"' \
+//!     cargo test --release -p ganger-region --test loom replaced
+//! RUSTFLAGS='--cfg loom --cfg loom_mutant="raise_version"' \
+//!     cargo test --release -p ganger-region --test loom replaced
 //! ```
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
