@@ -149,18 +149,21 @@ impl<'r> Locked<'r> {
         if moving.len() + self.occupied(into)?.len() > MERGED_MAX {
             return Ok(());
         }
-        let mut copies = Slots::default();
-        for place in moving {
+        let words: SmallVec<[u64; MERGED_MAX]> = moving
+            .iter()
+            .map(|place| place.load(Ordering::Relaxed))
+            .collect();
+        for &word in &words {
             match self.free_slot(into) {
-                Ok(copy) => {
-                    copy.store(place.load(Ordering::Relaxed), Ordering::Release);
-                    copies.push(copy);
-                }
+                Ok(copy) => copy.store(word, Ordering::Release),
                 Err(error) => {
-                    // Nothing looks for these keys here yet.
-                    copies
-                        .iter()
-                        .for_each(|copy| copy.store(0, Ordering::Relaxed));
+                    // Nothing looks for these keys here yet. They are looked for anew, because a
+                    // chain that grew meanwhile moved some of them.
+                    for place in self.occupied(into)? {
+                        if words.contains(&place.load(Ordering::Relaxed)) {
+                            place.store(0, Ordering::Relaxed);
+                        }
+                    }
                     self.drop_empty_overflow(into)?;
                     return Err(error);
                 }
