@@ -183,26 +183,18 @@ impl<'r> Bucket<'r> {
         key: &[u8],
     ) -> Result<Option<Found<'r>>, Damaged> {
         let tag = tag_of(hash);
-        // Without a branch per slot: which one it is can't be predicted, and a processor that
-        // guesses wrong waits for the bucket's cache line before it goes on to the next lookup.
-        let mut hits = 0_u64;
-        let mut last = 0;
-        for (index, slot) in self.slots().enumerate() {
-            last = slot.load(Ordering::Relaxed);
-            hits |= u64::from(last >> slot::TAG_SHIFT == tag) << index;
-        }
-        if hits == 0 && last & slot::LINK == 0 {
-            return Ok(None);
-        }
-        if hits != 0 {
-            let slot = self.words.at(u64::from(hits.trailing_zeros()) + 1);
-            let word = slot.load(Ordering::Relaxed);
-            // Nearly always the right one: the tag is right by chance once in 65,536.
-            if names_entry(word) {
+        let mut word = 0;
+        for slot in self.slots() {
+            word = slot.load(Ordering::Relaxed);
+            if word >> slot::TAG_SHIFT == tag && names_entry(word) {
                 if let Ok(Some(entry)) = entry_of(region, word, hash, key) {
                     return Ok(Some(Found { slot, word, entry }));
                 }
+                return self.find_patiently(region, hash, key);
             }
+        }
+        if word & slot::LINK == 0 {
+            return Ok(None);
         }
         self.find_patiently(region, hash, key)
     }
