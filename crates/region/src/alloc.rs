@@ -47,8 +47,9 @@ impl Usage {
             .store(word, Ordering::Relaxed);
     }
 
+    /// Whether a page of this class still has a block to give.
     #[inline(always)]
-    fn has_room(self, class: usize) -> bool {
+    pub(crate) fn has_room(self, class: usize) -> bool {
         self.free != 0 || self.fresh + units(class) <= PAGE_LEN / UNIT
     }
 }
@@ -240,11 +241,6 @@ pub(crate) fn listed_pages<'r>(
         next = Links::load(region, page).next;
         Some(page)
     })
-}
-
-/// Whether a page of this class still has a block to give.
-pub(crate) fn has_room(usage: Usage, class: usize) -> bool {
-    usage.has_room(class)
 }
 
 /// Offsets in the page at which blocks of the class begin.

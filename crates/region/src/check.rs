@@ -1,7 +1,7 @@
 //! The audit of a whole region: every invariant of `docs/region.md`, checked shard by shard under
 //! its lock.
 
-use crate::alloc::{block_class, block_starts, free_blocks, has_room, listed_pages, Usage};
+use crate::alloc::{block_class, block_starts, free_blocks, listed_pages, Usage};
 use crate::entry::EntryRef;
 use crate::error::WriteError;
 use crate::index::{directory_word, names_entry, Bucket};
@@ -383,7 +383,7 @@ impl<'r> Shard<'r> {
         }
         for &page in self.used.keys() {
             let class = PageState::load(region, page).map_or(0, |state| state.class);
-            let room = has_room(Usage::load(region, page), class);
+            let room = Usage::load(region, page).has_room(class);
             audit.expect(room == listed.contains(&page), || {
                 format!("page {page} has room: {room}, but is listed: {}", !room)
             });

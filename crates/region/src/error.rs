@@ -195,6 +195,11 @@ pub enum WriteError {
     Damaged(#[from] Damaged),
 }
 
+/// Whether a write failed for want of room, which evicting or sweeping may make.
+pub(crate) fn lacks_room<T>(result: &Result<T, WriteError>) -> bool {
+    matches!(result, Err(WriteError::Full | WriteError::NoMemory(_)))
+}
+
 impl From<ReadError> for WriteError {
     fn from(error: ReadError) -> Self {
         match error {

@@ -8,7 +8,7 @@
 
 use crate::build::NewEntry;
 use crate::entry::EntryRef;
-use crate::error::{Damaged, WriteError};
+use crate::error::{lacks_room, Damaged, WriteError};
 use crate::feed::Change;
 use crate::index::{names_entry, Bucket, Found};
 use crate::layout::{entry, shard, slot, CLASSES, PAGE_LEN};
@@ -30,28 +30,33 @@ impl<'r> Locked<'r> {
                 return result;
             }
             result = self.build_entry(new);
-            if !matches!(result, Err(WriteError::Full | WriteError::NoMemory(_))) {
+            if !lacks_room(&result) {
                 return result;
             }
         }
         // The victims' blocks were of other classes: a whole page serves any class.
         while self.evict_page()? {
             result = self.build_entry(new);
-            if !matches!(result, Err(WriteError::Full | WriteError::NoMemory(_))) {
+            if !lacks_room(&result) {
                 break;
             }
         }
         result
     }
 
+    /// Offset of the entry that the hand points at; 0 if the shard is empty.
+    fn hand(&self) -> u64 {
+        match self.get(shard::SIEVE_HAND) {
+            0 => self.get(shard::SIEVE_OLDEST),
+            hand => hand,
+        }
+    }
+
     /// Evicts the entry that the hand chooses; `false` if the shard is empty.
     fn evict_one(&self) -> Result<bool, Damaged> {
         // Each step either evicts or clears a mark, so two rounds over the queue are enough.
         for _ in 0..self.get(shard::ENTRIES).saturating_mul(2).saturating_add(2) {
-            let hand = match self.get(shard::SIEVE_HAND) {
-                0 => self.get(shard::SIEVE_OLDEST),
-                hand => hand,
-            };
+            let hand = self.hand();
             if hand == 0 {
                 return Ok(false);
             }
@@ -72,10 +77,7 @@ impl<'r> Locked<'r> {
     /// Empties one of this shard's pages, so that it can serve another class or shard; `false`
     /// without one.
     pub(crate) fn evict_page(&self) -> Result<bool, WriteError> {
-        let hand = match self.get(shard::SIEVE_HAND) {
-            0 => self.get(shard::SIEVE_OLDEST),
-            hand => hand,
-        };
+        let hand = self.hand();
         if hand == 0 {
             return Ok(false);
         }

@@ -103,7 +103,7 @@ impl<'r> Locked<'r> {
         let split = self.split_into(root, new);
         if split.is_err() && self.root() == root {
             // Its index page may have been claimed already.
-            self.drop_chunks_beyond(new);
+            self.drop_chunk(Geometry::chunks_for(new));
         }
         split
     }
@@ -175,7 +175,7 @@ impl<'r> Locked<'r> {
             .store(root.next(last), Ordering::Release);
         into.raise_version();
         self.free_overflow(from)?;
-        self.drop_chunks_beyond(last);
+        self.drop_chunk(Geometry::chunks_for(last));
         Ok(())
     }
 
@@ -187,9 +187,9 @@ impl<'r> Locked<'r> {
         self.words
             .at(shard::ROOT)
             .store(root.next(INLINE_BUCKETS), Ordering::Release);
-        for chunk in (0..Geometry::chunks_for(root.buckets())).rev() {
-            self.drop_chunks_beyond(chunk * PAGE_BUCKETS);
-        }
+        (0..Geometry::chunks_for(root.buckets()))
+            .rev()
+            .for_each(|chunk| self.drop_chunk(chunk));
     }
 
     /// Frees the overflow buckets at the end of a chain that hold nothing.
@@ -351,19 +351,18 @@ impl<'r> Locked<'r> {
         Ok(())
     }
 
-    /// Gives back the index pages that `buckets` buckets do not need.
-    pub(crate) fn drop_chunks_beyond(&self, buckets: u64) {
-        let chunks = Geometry::chunks_for(buckets);
-        for chunk in (chunks..self.region.geometry.chunks_max()).take(1) {
-            let word = directory_word(self.region, self.index, chunk);
-            let page = word.load(Ordering::Relaxed).checked_sub(1);
-            let page = page.filter(|page| *page < self.region.geometry.page_count);
-            if let Some(page) = page {
-                word.store(0, Ordering::Release);
-                let state = PageState::load(self.region, page);
-                if state.is_some_and(|now| now.kind == Kind::Index && now.shard == self.index) {
-                    self.release_page(page);
-                }
+    /// Gives back an index page that no bucket needs any more, if there is one of this number.
+    fn drop_chunk(&self, chunk: u64) {
+        if chunk >= self.region.geometry.chunks_max() {
+            return;
+        }
+        let word = directory_word(self.region, self.index, chunk);
+        let page = word.load(Ordering::Relaxed).checked_sub(1);
+        if let Some(page) = page.filter(|page| *page < self.region.geometry.page_count) {
+            word.store(0, Ordering::Release);
+            let state = PageState::load(self.region, page);
+            if state.is_some_and(|now| now.kind == Kind::Index && now.shard == self.index) {
+                self.release_page(page);
             }
         }
     }

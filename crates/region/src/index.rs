@@ -162,10 +162,7 @@ impl<'r> Bucket<'r> {
                     left = fewer;
                     bucket.next(region)
                 }
-                None => Err(Damaged {
-                    what: "a chain of buckets without end",
-                    offset: bucket.offset,
-                }),
+                None => Err(endless(bucket.offset)),
             };
             Some(Ok(bucket))
         })

@@ -13,7 +13,7 @@
 //! and a repair that is killed is simply run again by the next one to take the lock over. Until
 //! step 3 nothing is freed, and what is freed there is reached by no slot.
 
-use crate::alloc::{block_class, block_starts, has_room, Usage};
+use crate::alloc::{block_class, block_starts, Usage};
 use crate::entry::EntryRef;
 use crate::error::Damaged;
 use crate::index::{directory_word, names_entry, Bucket};
@@ -252,7 +252,7 @@ impl<'r> Locked<'r> {
             }
         }
         usage.store(self.region, page);
-        if has_room(usage, class) {
+        if usage.has_room(class) {
             self.link_page(page, class);
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::build::{NewEntry, Value};
 use crate::entry::EntryRef;
-use crate::error::{Damaged, WriteError};
+use crate::error::{lacks_room, Damaged, WriteError};
 use crate::index::{slot_word, Bucket, Found};
 use crate::layout::{entry, shard, slot, KEY_LEN_MAX};
 use crate::region::{Inner, Region};
@@ -245,7 +245,8 @@ impl Region {
         at.map(|at| at.max(1)).ok_or(WriteError::Ttl { ttl_ms })
     }
 
-    /// Locks the key's shard for one write; when there is no room, makes some and tries once more.
+    /// Locks the key's shard for one write; where there is no room, makes some and tries
+    /// again as long as that helps.
     #[inline(always)]
     fn write<T>(
         &self,
@@ -269,9 +270,8 @@ impl Region {
                 locked.sweep_a_little();
                 result
             };
-            match result {
-                Err(WriteError::Full | WriteError::NoMemory(_)) if room.make(inner)? => {}
-                result => return result,
+            if !lacks_room(&result) || !room.make(inner)? {
+                return result;
             }
         }
     }
