@@ -218,7 +218,7 @@ impl Walked {
         let Self { boundaries, images } = self;
         println!("{what}: {boundaries} boundaries, {images} distinct images");
         assert!(
-            boundaries >= 500 && images >= images_min,
+            boundaries >= 200 && images >= images_min,
             "{what} was not really stepped"
         );
     }

@@ -8,7 +8,7 @@
 //! None of this has to survive a crash: repair makes it anew from what the index reaches.
 
 use crate::error::{Damaged, WriteError};
-use crate::layout::{entry, shard, CLASSES, PAGE_LEN, WORD};
+use crate::layout::{entry, shard, slot, CLASSES, PAGE_LEN, WORD};
 use crate::memory::Words;
 use crate::pool::{Kind, PageState};
 use crate::region::Inner;
@@ -102,6 +102,49 @@ pub(crate) fn free_blocks(region: &Inner, page: u64) -> impl Iterator<Item = u64
 }
 
 impl Locked<'_> {
+    /// The spare block, if it is of this class, or another. Most writes replace an entry by one of
+    /// the same size, and find the block here that the last of them left.
+    #[inline(always)]
+    pub(crate) fn alloc_block_again(&self, class: usize) -> Result<u64, WriteError> {
+        let spare = self.get(shard::SPARE);
+        let offset = spare & slot::OFFSET_MASK;
+        let fits = self.region.geometry.in_pages(offset)
+            && offset % PAGE_LEN + u64::from(CLASSES[class]) <= PAGE_LEN;
+        if spare >> slot::TAG_SHIFT == class as u64 && fits {
+            self.set(shard::SPARE, 0);
+            return Ok(offset);
+        }
+        self.alloc_block(class)
+    }
+
+    /// Keeps a block for the next write; the one that was kept so far is put back.
+    #[inline(always)]
+    pub(crate) fn spare_block(&self, offset: u64) -> Result<(), Damaged> {
+        let page = self.region.geometry.page_of(offset);
+        let class = page.and_then(|page| PageState::class_of_blocks(self.region, page, self.index));
+        let Some(class) = class else {
+            return self.free_block(offset);
+        };
+        let kept = self.get(shard::SPARE);
+        self.set(shard::SPARE, (class as u64) << slot::TAG_SHIFT | offset);
+        if kept == 0 {
+            return Ok(());
+        }
+        self.free_block(kept & slot::OFFSET_MASK)
+    }
+
+    /// Puts the spare block back.
+    #[inline(always)]
+    pub(crate) fn free_spare(&self) -> Result<(), Damaged> {
+        match self.get(shard::SPARE) {
+            0 => Ok(()),
+            spare => {
+                self.set(shard::SPARE, 0);
+                self.free_block(spare & slot::OFFSET_MASK)
+            }
+        }
+    }
+
     /// A block of the class. Its contents are whatever its last user left.
     #[inline(always)]
     pub(crate) fn alloc_block(&self, class: usize) -> Result<u64, WriteError> {

@@ -41,8 +41,10 @@ impl<'r> Locked<'r> {
             };
         let meta = Meta::for_value(new.key.len() as u64, len, flags, geometry);
         let block_len = meta.block_len(geometry);
-        let class = class_of(block_len).ok_or(WriteError::Full)?;
-        let offset = self.alloc_block(class)?;
+        let Some(class) = class_of(block_len) else {
+            return Err(WriteError::Full);
+        };
+        let offset = self.alloc_block_again(class)?;
         let words = self.region.memory.trusted_words(offset, block_len / WORD);
         // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees
         // the version that was raised before this block was freed.
@@ -142,6 +144,15 @@ impl<'r> Locked<'r> {
             self.free_pages(entry)?;
         }
         self.free_block(entry.offset)
+    }
+
+    /// The same for an entry that was replaced: its block is kept for the next write.
+    #[inline(always)]
+    pub(crate) fn retire_entry(&self, entry: &EntryRef<'_>) -> Result<(), Damaged> {
+        if entry.meta.has(entry::LARGE) {
+            self.free_pages(entry)?;
+        }
+        self.spare_block(entry.offset)
     }
 
     fn free_pages(&self, entry: &EntryRef<'_>) -> Result<(), Damaged> {

@@ -105,6 +105,7 @@ impl<'r> Shard<'r> {
             self.check_bucket(number, audit);
         }
         self.check_counts(audit);
+        self.check_spare(audit);
         self.check_pages(audit);
         self.check_lists(audit);
         audit.entries += self.entries.len() as u64;
@@ -303,6 +304,18 @@ impl<'r> Shard<'r> {
         audit.expect(revision & 1 == 0, || {
             format!("{} has the odd revision {revision}", self.name())
         });
+    }
+
+    fn check_spare(&mut self, audit: &mut Audit) {
+        let spare = self.locked.get(shard::SPARE);
+        if spare == 0 {
+            return;
+        }
+        let class = self.take_block(spare & slot::OFFSET_MASK, audit);
+        audit.expect(
+            class.map(|class| class as u64) == Some(spare >> slot::TAG_SHIFT),
+            || format!("{} keeps a block of another class", self.name()),
+        );
     }
 
     fn check_pages(&self, audit: &mut Audit) {

@@ -15,7 +15,7 @@ pub(crate) struct Meta(pub(crate) u64);
 
 impl Meta {
     #[inline(always)]
-    fn new(key_len: u64, value_len: u64, flags: u8) -> Self {
+    pub(crate) fn new(key_len: u64, value_len: u64, flags: u8) -> Self {
         Self(value_len | key_len << 40 | u64::from(flags) << 56)
     }
 
@@ -36,8 +36,14 @@ impl Meta {
 
     /// Whether the entry is none of the special kinds.
     #[inline(always)]
-    fn is_plain(self) -> bool {
+    pub(crate) fn is_plain(self) -> bool {
         self.0 >> 56 == 0
+    }
+
+    /// Whether the entry has a key of this length and is plain, or a counter.
+    #[inline(always)]
+    pub(crate) fn is_ordinary(self, key_len: u64) -> bool {
+        self.0 >> 40 == key_len || self == Self::new(key_len, WORD, entry::COUNTER)
     }
 
     /// Whether an entry of a special kind can have this value length.
@@ -161,7 +167,7 @@ impl<'r> EntryRef<'r> {
         })
     }
 
-    /// The entry that is being made in a block of its own.
+    /// An entry that is known to lie in exactly these words.
     #[inline(always)]
     pub(crate) fn made(region: &'r Inner, offset: u64, words: Words<'r>, meta: Meta) -> Self {
         let key_start = meta.head_words(&region.geometry);
@@ -238,8 +244,8 @@ impl<'r> EntryRef<'r> {
 
     /// The value of a counter.
     #[inline(always)]
-    pub(crate) fn counter(&self) -> Option<&'r crate::sync::AtomicU64> {
-        self.meta.has(entry::COUNTER).then(|| self.payload().at(0))
+    pub(crate) fn counter(&self) -> Option<Words<'r>> {
+        self.meta.has(entry::COUNTER).then(|| self.payload())
     }
 
     /// Appends the value to `out` and returns the revision it belongs to.
@@ -274,16 +280,7 @@ impl<'r> EntryRef<'r> {
             })?;
             return Ok(self.revision());
         };
-        loop {
-            let before = self.revision();
-            fence(Ordering::Acquire); // pairs with the Release stores of `Locked::write_counter`
-            let value = counter.load(Ordering::Relaxed);
-            fence(Ordering::Acquire); // likewise: a new value comes with a new revision
-            if self.revision() == before {
-                out.extend_from_slice(&value.to_le_bytes());
-                return Ok(before);
-            }
-        }
+        Ok(copy_counter(self.words, counter, out))
     }
 
     /// Calls `visit` with the value's pages in order, list pages left out.
@@ -335,9 +332,24 @@ impl<'r> EntryRef<'r> {
     }
 }
 
+/// Appends the value of a counter whose entry begins with `head`, and returns its revision.
+pub(crate) fn copy_counter(head: Words<'_>, counter: Words<'_>, out: &mut Vec<u8>) -> u64 {
+    let revision = head.at(entry::REVISION);
+    loop {
+        let before = revision.load(Ordering::Relaxed);
+        fence(Ordering::Acquire); // pairs with the Release stores of `Locked::add_to_counter`
+        let value = counter.at(0).load(Ordering::Relaxed);
+        fence(Ordering::Acquire); // likewise: a new value comes with a new revision
+        if revision.load(Ordering::Relaxed) == before {
+            out.extend_from_slice(&value.to_le_bytes());
+            return before;
+        }
+    }
+}
+
 /// Words that hold so many bytes; lengths are far from overflowing.
 #[inline(always)]
-fn words_for(bytes: u64) -> u64 {
+pub(crate) fn words_for(bytes: u64) -> u64 {
     (bytes + (WORD - 1)) >> WORD.trailing_zeros()
 }
 

@@ -50,10 +50,7 @@ impl<'r> Bucket<'r> {
         let geometry = &region.geometry;
         if bucket < INLINE_BUCKETS {
             let offset = geometry.buckets_offset + (shard * INLINE_BUCKETS + bucket) * BUCKET_LEN;
-            return Ok(Self {
-                offset,
-                words: region.memory.trusted_words(offset, BUCKET_WORDS),
-            });
+            return Ok(Self::trusted(region, offset));
         }
         let damaged = |what| Damaged {
             what,
@@ -67,12 +64,18 @@ impl<'r> Bucket<'r> {
         match page.checked_sub(1) {
             Some(page) if page < geometry.page_count => {
                 let offset = geometry.page_offset(page) + place_in_page(shard, bucket) * BUCKET_LEN;
-                Ok(Self {
-                    offset,
-                    words: region.memory.trusted_words(offset, BUCKET_WORDS),
-                })
+                Ok(Self::trusted(region, offset))
             }
             _ => Err(damaged("a directory entry that names no page")),
+        }
+    }
+
+    /// A bucket at an offset of the geometry.
+    #[inline(always)]
+    pub(crate) fn trusted(region: &'r Inner, offset: u64) -> Self {
+        Self {
+            offset,
+            words: region.memory.trusted_words(offset, BUCKET_WORDS),
         }
     }
 
@@ -172,33 +175,8 @@ impl<'r> Bucket<'r> {
     ///
     /// Each slot is looked at once: between two looks at the last one a link may turn into an
     /// entry, which neither look would find, and the version is raised only after that.
-    #[inline(always)]
-    pub(crate) fn find(
-        self,
-        region: &'r Inner,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<Option<Found<'r>>, Damaged> {
-        let tag = tag_of(hash);
-        let mut word = 0;
-        for slot in self.slots() {
-            word = slot.load(Ordering::Relaxed);
-            if word >> slot::TAG_SHIFT == tag && names_entry(word) {
-                if let Ok(Some(entry)) = entry_of(region, word, hash, key) {
-                    return Ok(Some(Found { slot, word, entry }));
-                }
-                return self.find_patiently(region, hash, key);
-            }
-        }
-        if word & slot::LINK == 0 {
-            return Ok(None);
-        }
-        self.find_patiently(region, hash, key)
-    }
-
-    /// The same for all other cases, from the beginning.
     #[inline(never)]
-    fn find_patiently(
+    pub(crate) fn find(
         self,
         region: &'r Inner,
         hash: u64,

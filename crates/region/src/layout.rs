@@ -127,6 +127,9 @@ pub mod shard {
     pub const FEED_HEAD: u64 = 13;
     /// Feed words published or being written.
     pub const FEED_RESERVED: u64 = 14;
+    /// The block that was last replaced, for the next write to use again while it is in the
+    /// processor's cache: size class in the high 16 bits, offset; or 0. It counts as used.
+    pub const SPARE: u64 = 15;
     /// Entries that have an expiry.
     pub const TTL_ENTRIES: u64 = 16;
     /// No entry of the shard expires before this time in milliseconds.

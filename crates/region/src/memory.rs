@@ -185,6 +185,13 @@ impl<'m> Words<'m> {
         self.0.get(..count as usize).map(Self)
     }
 
+    /// The first `count` words, and the others.
+    #[inline(always)]
+    pub(crate) fn split(&self, count: u64) -> Option<(Self, Self)> {
+        let (first, rest) = self.0.split_at_checked(count as usize)?;
+        Some((Self(first), Self(rest)))
+    }
+
     #[inline(always)]
     fn iter(&self) -> std::slice::Iter<'m, AtomicU64> {
         self.0.iter()
@@ -216,6 +223,10 @@ impl<'m> Words<'m> {
         (count <= self.count).then_some(Self { count, ..*self })
     }
 
+    pub(crate) fn split(&self, count: u64) -> Option<(Self, Self)> {
+        Some((self.first(count)?, self.from(count)?))
+    }
+
     fn iter(&self) -> impl Iterator<Item = &'m AtomicU64> + use<'m> {
         let words = *self;
         (0..self.count).map(move |index| words.at(index))
@@ -227,17 +238,16 @@ impl Words<'_> {
     #[inline(always)]
     pub(crate) fn bytes_are(&self, bytes: &[u8]) -> bool {
         let (whole, rest) = bytes.as_chunks::<8>();
-        if ((bytes.len() + 7) >> 3) as u64 > self.len() {
+        let Some((words, tail)) = self.split(whole.len() as u64) else {
             return false;
+        };
+        for (word, chunk) in words.iter().zip(whole) {
+            if word.load(Ordering::Relaxed) != u64::from_le_bytes(*chunk) {
+                return false;
+            }
         }
-        let mut words = self.iter();
-        let same = whole
-            .iter()
-            .zip(words.by_ref())
-            .all(|(chunk, word)| word.load(Ordering::Relaxed) == u64::from_le_bytes(*chunk));
         let is_rest = |word: &AtomicU64| word.load(Ordering::Relaxed) == word_of(rest);
-        // `zip` asks for a chunk first, so no word is lost when the chunks end.
-        same && (rest.is_empty() || words.next().is_some_and(is_rest))
+        rest.is_empty() || tail.iter().next().is_some_and(is_rest)
     }
 
     /// Fills `out` with the first bytes of these words; what `out` has beyond them stays as it is.
@@ -279,17 +289,22 @@ impl Words<'_> {
     /// Appends the first `len` bytes of these words to `out`, or as many as there are.
     #[inline(always)]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>, len: usize) {
-        let count = (len + 7) >> 3;
-        let Some(words) = self.first(count as u64) else {
-            return self.append_to(out, usize::try_from(self.len() * 8).unwrap_or(0));
-        };
+        let words = self.first(((len + 7) >> 3) as u64).unwrap_or(*self);
+        words.append_all_to(out, len);
+    }
+
+    /// Appends all these words to `out`, and takes back what is beyond `len` bytes.
+    // What is mapped fits in usize.
+    #[allow(clippy::cast_possible_truncation)]
+    #[inline(always)]
+    pub(crate) fn append_all_to(&self, out: &mut Vec<u8>, len: usize) {
+        let count = self.len() as usize;
         let start = out.len();
         out.reserve(count * 8);
         let places = &mut out.spare_capacity_mut().as_chunks_mut::<8>().0[..count];
-        words.load_into(places);
-        // SAFETY: the capacity was reserved, and `load_into` initialised as many words as `len`
-        // bytes need.
-        unsafe { out.set_len(start + len) };
+        self.load_into(places);
+        // SAFETY: the capacity was reserved, and `load_into` initialised `count` words.
+        unsafe { out.set_len(start + len.min(count * 8)) };
     }
 
     /// Writes `bytes` from the first word on and pads the last word with zeros. What does not fit
@@ -297,12 +312,13 @@ impl Words<'_> {
     #[inline(always)]
     pub(crate) fn fill(&self, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<8>();
-        let mut words = self.iter();
-        for (chunk, word) in whole.iter().zip(words.by_ref()) {
+        for (word, chunk) in self.iter().zip(whole) {
             word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
         }
-        if let (false, Some(word)) = (rest.is_empty(), words.next()) {
-            word.store(word_of(rest), Ordering::Relaxed);
+        if let (false, Some(tail)) = (rest.is_empty(), self.from(whole.len() as u64)) {
+            if let Some(word) = tail.iter().next() {
+                word.store(word_of(rest), Ordering::Relaxed);
+            }
         }
     }
 }

@@ -8,13 +8,13 @@
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, ReadError};
-use crate::index::{Bucket, Found};
+use crate::glance::{Glance, View, LONG};
+use crate::index::Bucket;
 use crate::layout::{entry, slot, KEY_LEN_MAX};
 use crate::limits::READ_ATTEMPTS;
-use crate::memory::Words;
 use crate::region::{Inner, Region};
 use crate::shard::{shard_words, Root};
-use crate::sync::{fence, spin_loop, Ordering};
+use crate::sync::{fence, spin_loop, AtomicU64, Ordering};
 
 /// A value with what is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +45,19 @@ impl Region {
     pub fn get_into(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, ReadError> {
         let inner = &*self.inner;
         let hash = inner.hash(checked_key(key)?);
-        let found = read(inner, hash, key, |entry| {
-            value.clear();
-            entry.copy_value(value).map(|_| ())
-        })?;
-        if found.is_none() {
-            value.clear();
+        value.clear();
+        if let Some(view) = View::new(inner, inner.geometry.shard_of(hash), hash) {
+            if let Glance::Entry(hit) = view.glance(inner, hash, key) {
+                if !hit.is_expired(inner) {
+                    mark_visited(inner, hit.slot, hit.word);
+                    hit.copy_value(value);
+                    if view.is_unchanged() {
+                        return Ok(true);
+                    }
+                }
+            }
         }
-        Ok(found.is_some())
+        get_patiently(inner, hash, key, value)
     }
 
     /// The value of a key with its revision and time to live.
@@ -102,8 +107,6 @@ impl Region {
     }
 }
 
-/// Bytes from which on a copy is worth keeping when only other keys changed meanwhile.
-const LONG: u64 = 4096;
 /// Keys whose memory is asked for at once.
 const PREFETCH: usize = 16;
 
@@ -115,8 +118,24 @@ pub(crate) fn checked_key(key: &[u8]) -> Result<&[u8], ReadError> {
     }
 }
 
+#[inline(never)]
+fn get_patiently(
+    inner: &Inner,
+    hash: u64,
+    key: &[u8],
+    value: &mut Vec<u8>,
+) -> Result<bool, ReadError> {
+    let found = read(inner, hash, key, |entry| {
+        value.clear();
+        entry.copy_value(value).map(|_| ())
+    })?;
+    if found.is_none() {
+        value.clear();
+    }
+    Ok(found.is_some())
+}
+
 /// Calls `take` on the key's entry until it saw the entry whole.
-#[inline(always)]
 pub(crate) fn read<T>(
     inner: &Inner,
     hash: u64,
@@ -125,17 +144,16 @@ pub(crate) fn read<T>(
 ) -> Result<Option<T>, ReadError> {
     let shard = inner.geometry.shard_of(hash);
     // What nearly every read is: nothing changes meanwhile, and the value is not long.
-    let view = View::new(inner, shard, hash);
-    if let Ok(bucket) = view.bucket {
-        match bucket.find(inner, hash, key) {
-            Ok(Some(found)) if !is_long(&found.entry) && !found.entry.is_expired() => {
-                let result = take(&found.entry);
+    if let Some(view) = View::new(inner, shard, hash) {
+        match view.glance(inner, hash, key) {
+            Glance::Entry(hit) if !hit.is_expired(inner) => {
+                let result = take(&hit.found(inner).entry);
                 if view.is_unchanged() {
-                    mark_visited(inner, &found);
+                    mark_visited(inner, hit.slot, hit.word);
                     return Ok(Some(result?));
                 }
             }
-            Ok(None) if view.is_unchanged() => return Ok(None),
+            Glance::Nothing if view.is_unchanged() => return Ok(None),
             _ => {}
         }
     }
@@ -143,7 +161,6 @@ pub(crate) fn read<T>(
 }
 
 /// The same for all other cases.
-#[inline(never)]
 fn read_patiently<T>(
     inner: &Inner,
     hash: u64,
@@ -151,14 +168,22 @@ fn read_patiently<T>(
     mut take: impl FnMut(&EntryRef<'_>) -> Result<T, Damaged>,
 ) -> Result<Option<T>, ReadError> {
     let shard = inner.geometry.shard_of(hash);
+    let words = shard_words(inner, shard);
     let mut taken: Option<((u64, u64), T)> = None;
     for attempt in 0..READ_ATTEMPTS {
         if attempt > 0 {
             wait(attempt);
         }
-        let view = View::new(inner, shard, hash);
-        let found = view.bucket.and_then(|bucket| bucket.find(inner, hash, key));
-        let found = match found {
+        let root = Root::load(words);
+        // As in `View::new`.
+        fence(Ordering::Acquire);
+        let bucket = match Bucket::of_hash(inner, shard, root, hash) {
+            Ok(bucket) => bucket,
+            Err(_) if Root::load(words) != root => continue,
+            Err(damaged) => return Err(damaged.into()),
+        };
+        let view = View::of_bucket(words, root, bucket);
+        let found = match bucket.find(inner, hash, key) {
             Ok(Some(found)) if !found.entry.is_expired() => found,
             absent if view.is_unchanged() => {
                 absent?;
@@ -178,7 +203,7 @@ fn read_patiently<T>(
         }
         let result = take(&found.entry);
         if view.is_unchanged() {
-            mark_visited(inner, &found);
+            mark_visited(inner, found.slot, found.word);
             return Ok(Some(result?));
         }
         // That the view held after the revision was read proves which entry the copy began with.
@@ -195,58 +220,18 @@ fn is_long(entry: &EntryRef<'_>) -> bool {
     entry.meta.value_len() > LONG
 }
 
-/// What a lookup started from.
-struct View<'r> {
-    words: Words<'r>,
-    root: Root,
-    bucket: Result<Bucket<'r>, Damaged>,
-    version: u64,
-}
-
-impl<'r> View<'r> {
-    #[inline(always)]
-    fn new(inner: &'r Inner, shard: u64, hash: u64) -> Self {
-        let words = shard_words(inner, shard);
-        let root = Root::load(words);
-        // Pairs with the Release store of the root: who sees new buckets sees what is in them.
-        fence(Ordering::Acquire);
-        let bucket = Bucket::of_hash(inner, shard, root, hash);
-        let version = bucket.map_or(0, |bucket| bucket.version());
-        // Pairs with the Release of `raise_version`: who sees the version sees the slots stored
-        // before it.
-        fence(Ordering::Acquire);
-        Self {
-            words,
-            root,
-            bucket,
-            version,
-        }
-    }
-
-    /// Whether all that was read since [`View::new`] belonged together.
-    #[inline(always)]
-    fn is_unchanged(&self) -> bool {
-        // Pairs with the fence before a block is filled again, and with the Release store of a free
-        // block's link: who read any of that sees the version raised before it.
-        fence(Ordering::Acquire);
-        let same_version = self
-            .bucket
-            .map_or(true, |bucket| bucket.version() == self.version);
-        same_version && Root::load(self.words) == self.root
-    }
-}
-
 /// Tells the eviction hand that the entry is in use: the only store a read ever makes, only in
 /// regions that evict, and only when the mark is not set yet.
 #[inline(always)]
-fn mark_visited(inner: &Inner, found: &Found<'_>) {
-    if inner.geometry.evicts() && found.word & slot::VISITED == 0 && inner.is_writable() {
-        let visited = found.word | slot::VISITED;
+fn mark_visited(inner: &Inner, slot: &AtomicU64, word: u64) {
+    if inner.geometry.evicts() && word & slot::VISITED == 0 && inner.is_writable() {
         // Fails if the slot changed, so a writer's store is never undone.
-        let _ =
-            found
-                .slot
-                .compare_exchange(found.word, visited, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = slot.compare_exchange(
+            word,
+            word | slot::VISITED,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 }
 

@@ -208,6 +208,7 @@ impl<'r> Locked<'r> {
     /// Gives every page of the shard the usage that follows from what is reached, or gives it back.
     fn rebuild_pages(&self, reached: &Reached) {
         self.forget_pages();
+        self.set(shard::SPARE, 0);
         for page in 0..self.region.geometry.page_count {
             let Some(state) = PageState::load(self.region, page) else {
                 continue;

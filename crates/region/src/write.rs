@@ -7,8 +7,11 @@
 use crate::build::{NewEntry, Value};
 use crate::entry::EntryRef;
 use crate::error::{lacks_room, Damaged, WriteError};
+use crate::glance::{Glance, View};
 use crate::index::{slot_word, Bucket, Found};
-use crate::layout::{entry, shard, slot, KEY_LEN_MAX};
+use crate::layout::{entry, shard, slot};
+use crate::memory::Words;
+use crate::read::checked_key;
 use crate::region::{Inner, Region};
 use crate::session;
 use crate::shard::Locked;
@@ -109,6 +112,35 @@ impl Region {
             });
         }
         let expires_at = self.expiry(options.ttl_ms)?;
+        let inner = &*self.inner;
+        let hash = inner.hash(checked_key(key)?);
+        let shard = inner.geometry.shard_of(hash);
+        // As in `incr_with`: looked up before the lock is taken.
+        if options.condition == Condition::None && !options.ephemeral && !options.keep_expiry {
+            if let Some(view) = View::new(inner, shard, hash) {
+                if let Glance::Entry(hit) = view.glance(inner, hash, key) {
+                    let locked = Locked::lock(inner, shard)?;
+                    if view.is_unchanged() && !hit.is_expired(inner) {
+                        let set = locked.replace(&view, &hit, hash, key, value, expires_at);
+                        if let Some(revision) = set {
+                            locked.sweep_a_little();
+                            return Ok(Some(revision));
+                        }
+                    }
+                }
+            }
+        }
+        self.set_patiently(key, value, expires_at, options)
+    }
+
+    #[inline(never)]
+    fn set_patiently(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        expires_at: u64,
+        options: SetOptions,
+    ) -> Result<Option<u64>, WriteError> {
         self.write(key, |locked, hash| {
             let (bucket, found) = locked.find_live(hash, key)?;
             let met = match (options.condition, &found) {
@@ -125,12 +157,11 @@ impl Region {
             let kept = found
                 .filter(|_| options.keep_expiry)
                 .map(|found| found.entry.expires_at());
-            let expires_at = kept.unwrap_or(expires_at);
             let new = NewEntry {
                 hash,
                 key,
                 value: Value::Bytes(value),
-                expires_at,
+                expires_at: kept.unwrap_or(expires_at),
                 owner,
             };
             locked.put(bucket, found, &new).map(Some)
@@ -158,6 +189,27 @@ impl Region {
     /// expiry.
     #[inline]
     pub fn incr_with(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
+        let inner = &*self.inner;
+        let hash = inner.hash(checked_key(key)?);
+        let shard = inner.geometry.shard_of(hash);
+        // Looked up before the lock is taken: it is held only for the change, and the lookup does
+        // not wait until the lock's exchange is done.
+        if let Some(view) = View::new(inner, shard, hash) {
+            if let Glance::Entry(hit) = view.glance(inner, hash, key) {
+                if hit.meta.has(entry::COUNTER) && !hit.is_expired(inner) {
+                    let locked = Locked::lock(inner, shard)?;
+                    // Held under the lock, the view is what a lookup would find now.
+                    if view.is_unchanged() {
+                        return locked.add_to_counter(hit.words, hit.value, key, by);
+                    }
+                }
+            }
+        }
+        self.incr_patiently(key, by, ttl_ms)
+    }
+
+    #[inline(never)]
+    fn incr_patiently(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
         let expires_at = self.expiry(ttl_ms)?;
         self.write(key, |locked, hash| {
             let (bucket, found) = locked.find_live(hash, key)?;
@@ -173,12 +225,7 @@ impl Region {
                 return Ok(by);
             };
             let counter = found.entry.counter().ok_or(WriteError::NotACounter)?;
-            let value = counter.load(Ordering::Relaxed).cast_signed();
-            let sum = value
-                .checked_add(by)
-                .ok_or(WriteError::Overflow { value })?;
-            locked.write_counter(&found, sum);
-            Ok(sum)
+            locked.add_to_counter(found.entry.words, counter, key, by)
         })
     }
 
@@ -254,10 +301,7 @@ impl Region {
         mut body: impl FnMut(&Locked<'_>, u64) -> Result<T, WriteError>,
     ) -> Result<T, WriteError> {
         let inner = &*self.inner;
-        if !(1..=KEY_LEN_MAX).contains(&key.len()) {
-            return Err(WriteError::KeyLen { len: key.len() });
-        }
-        let hash = inner.hash(key);
+        let hash = inner.hash(checked_key(key)?);
         let shard = inner.geometry.shard_of(hash);
         let mut room = MakeRoom {
             idle: 0,
@@ -422,7 +466,7 @@ impl<'r> Locked<'r> {
         match &found {
             Some(found) => {
                 self.swap_accounts(&entry, &found.entry);
-                self.free_entry(&found.entry)?;
+                self.retire_entry(&found.entry)?;
             }
             None => self.attach(&entry, None),
         }
@@ -448,33 +492,47 @@ impl<'r> Locked<'r> {
         }
         self.detach(&found.entry);
         self.free_entry(&found.entry)?;
+        self.free_spare()?;
         self.drop_empty_overflow(bucket)?;
         self.shrink_if_sparse();
         Ok(())
     }
 
-    /// Changes a counter in place. The revision is odd meanwhile: a compare-and-set against it
-    /// fails, so none can succeed with a value from before.
+    /// Adds to a counter in place; its entry begins with `head`. The revision is odd meanwhile: a
+    /// compare-and-set against it fails, so none can succeed with a value from before.
     #[inline(always)]
-    pub(crate) fn write_counter(&self, found: &Found<'_>, value: i64) {
-        let Some(counter) = found.entry.counter() else {
-            return;
+    fn add_to_counter(
+        &self,
+        head: Words<'_>,
+        counter: Words<'_>,
+        key: &[u8],
+        by: i64,
+    ) -> Result<i64, WriteError> {
+        let counter = counter.at(0);
+        let value = counter.load(Ordering::Relaxed).cast_signed();
+        let Some(sum) = value.checked_add(by) else {
+            return Err(WriteError::Overflow { value });
         };
         let revision = self.next_revision();
-        let word = found.entry.words.at(entry::REVISION);
+        let word = head.at(entry::REVISION);
         word.store(revision | 1, Ordering::Relaxed);
-        fence(Ordering::Release); // pairs with the second fence in `EntryRef::copy_special`
-        counter.store(value.cast_unsigned(), Ordering::Release);
+        fence(Ordering::Release); // pairs with the second fence in `copy_counter`
+        counter.store(sum.cast_unsigned(), Ordering::Release);
         word.store(revision, Ordering::Release); // pairs with the first one
-        if self.feed_is_on() {
-            self.publish(crate::feed::Change::Set, revision, &found.entry.key());
-        }
+        self.publish(crate::feed::Change::Set, revision, key);
+        self.sweep_a_little();
+        Ok(sum)
     }
 
     /// A block with the new entry in it, and whether something was evicted for it. Not linked yet.
     #[inline(always)]
     fn alloc_entry(&self, new: &NewEntry<'_>) -> Result<(EntryRef<'r>, bool), WriteError> {
-        match self.build_entry(new) {
+        let mut built = self.build_entry(new);
+        if lacks_room(&built) && self.get(shard::SPARE) != 0 {
+            self.free_spare()?;
+            built = self.build_entry(new);
+        }
+        match built {
             Ok(entry) => Ok((entry, false)),
             Err(WriteError::Full | WriteError::NoMemory(_)) if self.region.geometry.evicts() => {
                 self.build_entry_evicting(new).map(|entry| (entry, true))

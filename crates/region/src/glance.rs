@@ -1,0 +1,198 @@
+//! A lookup as it nearly always goes: the key's entry is in the first bucket of its chain, small,
+//! and whole. In straight lines, without a call, and without anything that has to be stored on the
+//! stack; whatever is out of the ordinary is left to [`Bucket::find`].
+
+use crate::entry::{copy_counter, words_for, EntryRef, Meta};
+use crate::index::{directory_word, Bucket, Found};
+use crate::layout::{
+    entry, place_in_page, slot, tag_of, BUCKET_LEN, INLINE_BUCKETS, PAGE_BUCKETS, PAGE_LEN, WORD,
+};
+use crate::memory::Words;
+use crate::region::Inner;
+use crate::shard::{shard_words, Root};
+use crate::sync::{fence, AtomicU64, Ordering};
+
+/// What a lookup started from: as long as it holds, all that was read since belongs together.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'r> {
+    shard: Words<'r>,
+    root: Root,
+    pub(crate) bucket: Bucket<'r>,
+    version: u64,
+}
+
+/// What one look at the first bucket of a chain showed.
+pub(crate) enum Glance<'r> {
+    /// The key's entry: plain or a counter, and not long.
+    Entry(Hit<'r>),
+    /// No slot names an entry with the key's tag, and there is no other bucket to look into.
+    Nothing,
+    /// Something that needs a longer look.
+    Unclear,
+}
+
+/// An entry as a glance shows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit<'r> {
+    pub(crate) slot: &'r AtomicU64,
+    pub(crate) word: u64,
+    pub(crate) meta: Meta,
+    /// All of it.
+    pub(crate) words: Words<'r>,
+    pub(crate) value: Words<'r>,
+}
+
+/// Bytes of a value from which on a copy is worth keeping when only other keys changed meanwhile.
+pub(crate) const LONG: u64 = 4096;
+
+impl<'r> View<'r> {
+    /// `None` if the key's bucket can't be reached without a longer look.
+    #[inline(always)]
+    pub(crate) fn new(inner: &'r Inner, shard: u64, hash: u64) -> Option<Self> {
+        let words = shard_words(inner, shard);
+        let root = Root::load(words);
+        // Pairs with the Release store of the root: who sees new buckets sees what is in them.
+        fence(Ordering::Acquire);
+        let bucket = near_bucket(inner, shard, root.bucket_of(hash))?;
+        Some(Self::of_bucket(words, root, bucket))
+    }
+
+    #[inline(always)]
+    pub(crate) fn of_bucket(shard: Words<'r>, root: Root, bucket: Bucket<'r>) -> Self {
+        let version = bucket.version();
+        // Pairs with the Release of `raise_version`: who sees the version sees the slots stored
+        // before it.
+        fence(Ordering::Acquire);
+        Self {
+            shard,
+            root,
+            bucket,
+            version,
+        }
+    }
+
+    /// Whether all that was read since [`View::new`] belonged together.
+    #[inline(always)]
+    pub(crate) fn is_unchanged(&self) -> bool {
+        // Pairs with the fence before a block is filled again, and with the Release store of a free
+        // block's link: who read any of that sees the version raised before it.
+        fence(Ordering::Acquire);
+        self.bucket.version() == self.version && Root::load(self.shard) == self.root
+    }
+
+    /// Looks for the key in the first bucket. Each slot is looked at once: between two looks at the
+    /// last one a link may turn into an entry, which neither look would find, and the version is
+    /// raised only after that.
+    #[inline(always)]
+    pub(crate) fn glance(&self, inner: &'r Inner, hash: u64, key: &[u8]) -> Glance<'r> {
+        let tag = tag_of(hash);
+        let mut last = 0;
+        for slot in self.bucket.slots() {
+            let word = slot.load(Ordering::Relaxed);
+            if word >> slot::TAG_SHIFT == tag && word != 0 {
+                return match hit(inner, slot, word, key) {
+                    Some(hit) => Glance::Entry(hit),
+                    None => Glance::Unclear,
+                };
+            }
+            last = word;
+        }
+        if last & slot::LINK == 0 {
+            Glance::Nothing
+        } else {
+            Glance::Unclear
+        }
+    }
+}
+
+/// A bucket whose index page, if it needs one, is named beside the root.
+#[inline(always)]
+fn near_bucket(inner: &Inner, shard: u64, bucket: u64) -> Option<Bucket<'_>> {
+    let geometry = &inner.geometry;
+    let offset = if bucket < INLINE_BUCKETS {
+        geometry.buckets_offset + (shard * INLINE_BUCKETS + bucket) * BUCKET_LEN
+    } else {
+        let chunk = bucket / PAGE_BUCKETS;
+        if chunk >= geometry.chunks_max() {
+            return None;
+        }
+        let page = directory_word(inner, shard, chunk).load(Ordering::Relaxed);
+        let page = page.wrapping_sub(1);
+        if page >= geometry.page_count {
+            return None;
+        }
+        geometry.page_offset(page) + place_in_page(shard, bucket) * BUCKET_LEN
+    };
+    Some(Bucket::trusted(inner, offset))
+}
+
+/// The key's entry, if it is the one that a slot names and of an ordinary kind.
+#[inline(always)]
+fn hit<'r>(inner: &'r Inner, slot: &'r AtomicU64, word: u64, key: &[u8]) -> Option<Hit<'r>> {
+    // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
+    fence(Ordering::Acquire);
+    let offset = word & slot::OFFSET_MASK;
+    inner.memory.prefetch(offset + BUCKET_LEN);
+    if word & slot::LINK != 0 || !inner.geometry.in_pages(offset) {
+        return None;
+    }
+    let room = inner
+        .memory
+        .trusted_words(offset, (PAGE_LEN - offset % PAGE_LEN) / WORD);
+    let head = room.first(entry::HEAD_WORDS)?;
+    let meta = Meta(head.at(entry::META).load(Ordering::Relaxed));
+    if !meta.is_ordinary(key.len() as u64) || meta.value_len() > LONG {
+        return None;
+    }
+    let (own_key, rest) = room
+        .from(inner.geometry.head_words)?
+        .split(words_for(key.len() as u64))?;
+    if !own_key.bytes_are(key) {
+        return None;
+    }
+    let (value, rest) = rest.split(words_for(meta.value_len()))?;
+    Some(Hit {
+        slot,
+        word,
+        meta,
+        words: room.first(room.len() - rest.len())?,
+        value,
+    })
+}
+
+impl<'r> Hit<'r> {
+    /// Milliseconds, or 0 for never.
+    #[inline(always)]
+    pub(crate) fn expires_at(&self) -> u64 {
+        self.words.at(entry::EXPIRES_AT).load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_expired(&self, inner: &Inner) -> bool {
+        let at = self.expires_at();
+        at != 0 && at <= inner.clock.now_ms()
+    }
+
+    /// Appends the value to `out`.
+    #[inline(always)]
+    pub(crate) fn copy_value(&self, out: &mut Vec<u8>) {
+        if self.meta.has(entry::COUNTER) {
+            copy_counter(self.words, self.value, out);
+        } else {
+            // At most `LONG`.
+            #[allow(clippy::cast_possible_truncation)]
+            let len = self.meta.value_len() as usize;
+            self.value.append_all_to(out, len);
+        }
+    }
+
+    /// The same, as everything else knows it.
+    #[inline(always)]
+    pub(crate) fn found(&self, inner: &'r Inner) -> Found<'r> {
+        Found {
+            slot: self.slot,
+            word: self.word,
+            entry: EntryRef::made(inner, self.word & slot::OFFSET_MASK, self.words, self.meta),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Replacing a plain entry by another that fits the spare block: what nearly every `set` of a key
+//! that is there comes to. The same steps as [`Locked::put`], with nothing between them.
+
+use crate::entry::{words_for, Meta};
+use crate::feed::Change;
+use crate::glance::{Hit, View, LONG};
+use crate::index::slot_word;
+use crate::layout::{class_of, entry, shard, slot, CLASSES, PAGE_LEN, WORD};
+use crate::pool::PageState;
+use crate::shard::Locked;
+use crate::sync::{fence, Ordering};
+
+impl Locked<'_> {
+    /// Replaces the entry that `hit` found through `view`, which still holds, and returns the new
+    /// revision. `None`, with nothing done, if that takes more than a glance.
+    #[inline(always)]
+    pub(crate) fn replace(
+        &self,
+        view: &View<'_>,
+        hit: &Hit<'_>,
+        hash: u64,
+        key: &[u8],
+        value: &[u8],
+        expires_at: u64,
+    ) -> Option<u64> {
+        let region = self.region;
+        let geometry = &region.geometry;
+        let (key_len, value_len) = (key.len() as u64, value.len() as u64);
+        if value_len > LONG || !hit.meta.is_plain() || geometry.evicts() {
+            return None;
+        }
+        let meta = Meta::new(key_len, value_len, 0);
+        let key_words = words_for(key_len);
+        let len = geometry.head_words + key_words + words_for(value_len);
+        let class = class_of(len * WORD)?;
+        let spare = self.get(shard::SPARE);
+        let offset = spare & slot::OFFSET_MASK;
+        let fits = spare >> slot::TAG_SHIFT == class as u64
+            && geometry.in_pages(offset)
+            && offset % PAGE_LEN + u64::from(CLASSES[class]) <= PAGE_LEN;
+        let old_offset = hit.word & slot::OFFSET_MASK;
+        let old_class =
+            PageState::class_of_blocks(region, geometry.page_of(old_offset)?, self.index)?;
+        if !fits {
+            return None;
+        }
+        let (head, rest) = region
+            .memory
+            .trusted_words(offset, len)
+            .split(geometry.head_words)?;
+        let (key_words, value_words) = rest.split(key_words)?;
+        let head = head.first(entry::HEAD_WORDS)?;
+        // As in `build_entry`: a reader that meets any store below sees the version that was raised
+        // before this block became the spare one.
+        #[cfg(not(loom_mutant = "build_fence"))]
+        fence(Ordering::Release);
+        let revision = self.next_revision();
+        head.at(entry::REVISION).store(revision, Ordering::Relaxed);
+        head.at(entry::HASH).store(hash, Ordering::Relaxed);
+        head.at(entry::META).store(meta.0, Ordering::Relaxed);
+        head.at(entry::EXPIRES_AT)
+            .store(expires_at, Ordering::Relaxed);
+        key_words.fill(key);
+        value_words.fill(value);
+        let old_expiry = hit.expires_at();
+        // The commit. Release pairs with the fence in `glance`: who sees the slot sees the whole
+        // entry.
+        hit.slot.store(slot_word(hash, offset), Ordering::Release);
+        view.bucket.raise_version();
+        // From here on the replaced entry is the spare block.
+        self.set(
+            shard::SPARE,
+            (old_class as u64) << slot::TAG_SHIFT | old_offset,
+        );
+        if meta != hit.meta {
+            self.add(shard::BYTES, value_len.wrapping_sub(hit.meta.value_len()));
+        }
+        if expires_at != old_expiry {
+            self.count_expiry(old_expiry, expires_at);
+        }
+        self.publish(Change::Set, revision, key);
+        Some(revision)
+    }
+}
