@@ -8,7 +8,7 @@
 //! None of this has to survive a crash: repair makes it anew from what the index reaches.
 
 use crate::error::{Damaged, WriteError};
-use crate::layout::{entry, shard, slot, CLASSES, PAGE_LEN, WORD};
+use crate::layout::{entry, shard, slot, BUCKET_LEN, CLASSES, PAGE_LEN, WORD};
 use crate::memory::Words;
 use crate::pool::{Kind, PageState};
 use crate::region::Inner;
@@ -175,6 +175,11 @@ impl Locked<'_> {
         }
         usage.live += 1;
         usage.store(self.region, page);
+        // The next block is written soon: its first lines are asked for now.
+        let next = usage.free.checked_sub(1).unwrap_or(usage.fresh) * UNIT;
+        let next = self.region.geometry.page_offset(page) + next;
+        self.region.memory.prefetch(next);
+        self.region.memory.prefetch(next + BUCKET_LEN);
         if !usage.has_room(class) {
             self.unlink_page(page, class);
         }
@@ -316,4 +321,48 @@ fn descriptor(region: &Inner, page: u64) -> Words<'_> {
     region
         .memory
         .trusted_words(region.geometry.page_descriptors_offset + page * 2 * WORD, 2)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::region::test_support::Heap;
+    use crate::{Config, Options};
+
+    #[test]
+    fn a_replaced_block_is_kept_for_the_next_write_and_given_back_with_the_last_entry() {
+        let config = Config::new(1 << 20).shards(1);
+        let (_heap, region) = Heap::create(&config, Options::new()).unwrap();
+        let clean = || assert_eq!(region.check().unwrap().problems, [""; 0]);
+        for len in [64, 64, 64, 500, 64, 64, 20_000, 64, 200_000, 64] {
+            region.set(b"key", &vec![1; len]).unwrap();
+            clean();
+            region.set(b"other", &vec![2; len]).unwrap();
+            clean();
+        }
+        assert!(region.delete(b"key").unwrap());
+        clean();
+        assert!(region.delete(b"other").unwrap());
+        clean();
+        assert_eq!(region.stats().pages_used, 0);
+    }
+
+    #[test]
+    fn the_spare_block_makes_room_when_nothing_else_does() {
+        let config = Config::new(1 << 20).shards(1);
+        let (_heap, region) = Heap::create(&config, Options::new()).unwrap();
+        // The block of 20,000 bytes that is left spare has a page of its own.
+        region.set(b"key", &[1; 20_000]).unwrap();
+        region.set(b"key", &[1; 64]).unwrap();
+        let used = region.stats().pages_used;
+        let mut number = 0_u32;
+        while region.set(&number.to_le_bytes(), &[2; 8_100]).is_ok() {
+            number += 1;
+        }
+        assert_eq!(region.check().unwrap().problems, [""; 0]);
+        assert!(region.stats().pages_used > used);
+        for freed in 0..number {
+            assert!(region.delete(&freed.to_le_bytes()).unwrap());
+        }
+        assert_eq!((region.stats().pages_used, region.len()), (1, 1));
+    }
 }

@@ -146,11 +146,12 @@ impl<'r> Locked<'r> {
         self.free_block(entry.offset)
     }
 
-    /// The same for an entry that was replaced: its block is kept for the next write.
+    /// The same for an entry that was replaced: a block that held its value is kept for the next
+    /// write.
     #[inline(always)]
     pub(crate) fn retire_entry(&self, entry: &EntryRef<'_>) -> Result<(), Damaged> {
         if entry.meta.has(entry::LARGE) {
-            self.free_pages(entry)?;
+            return self.free_entry(entry);
         }
         self.spare_block(entry.offset)
     }

@@ -6,7 +6,7 @@ use crate::layout::{entry, Geometry, BLOCK_LEN_MAX, KEY_LEN_MAX, PAGE_LEN, PAGE_
 use crate::memory::Words;
 use crate::region::Inner;
 use crate::session::OwnerId;
-use crate::sync::{fence, Ordering};
+use crate::sync::Ordering;
 
 /// Lengths and flags of an entry, as they stand in its word: value length (40 bits), key length
 /// (16 bits), flags (8 bits).
@@ -280,7 +280,7 @@ impl<'r> EntryRef<'r> {
             })?;
             return Ok(self.revision());
         };
-        Ok(copy_counter(self.words, counter, out))
+        Ok(crate::counter::copy_counter(self.words, counter, out))
     }
 
     /// Calls `visit` with the value's pages in order, list pages left out.
@@ -329,21 +329,6 @@ impl<'r> EntryRef<'r> {
             what: "a value page that is none",
             offset: self.offset,
         })
-    }
-}
-
-/// Appends the value of a counter whose entry begins with `head`, and returns its revision.
-pub(crate) fn copy_counter(head: Words<'_>, counter: Words<'_>, out: &mut Vec<u8>) -> u64 {
-    let revision = head.at(entry::REVISION);
-    loop {
-        let before = revision.load(Ordering::Relaxed);
-        fence(Ordering::Acquire); // pairs with the Release stores of `Locked::add_to_counter`
-        let value = counter.at(0).load(Ordering::Relaxed);
-        fence(Ordering::Acquire); // likewise: a new value comes with a new revision
-        if revision.load(Ordering::Relaxed) == before {
-            out.extend_from_slice(&value.to_le_bytes());
-            return before;
-        }
     }
 }
 

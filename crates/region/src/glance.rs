@@ -2,7 +2,8 @@
 //! and whole. In straight lines, without a call, and without anything that has to be stored on the
 //! stack; whatever is out of the ordinary is left to [`Bucket::find`].
 
-use crate::entry::{copy_counter, words_for, EntryRef, Meta};
+use crate::counter::copy_counter;
+use crate::entry::{words_for, EntryRef, Meta};
 use crate::index::{directory_word, Bucket, Found};
 use crate::layout::{
     entry, place_in_page, slot, tag_of, BUCKET_LEN, INLINE_BUCKETS, PAGE_BUCKETS, PAGE_LEN, WORD,

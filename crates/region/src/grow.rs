@@ -101,6 +101,7 @@ impl<'r> Locked<'r> {
         let root = self.root();
         let new = root.buckets();
         let split = self.split_into(root, new);
+        self.look_ahead(new + 1);
         if split.is_err() && self.root() == root {
             // Its index page may have been claimed already.
             self.drop_chunk(Geometry::chunks_for(new));
@@ -108,8 +109,26 @@ impl<'r> Locked<'r> {
         split
     }
 
+    /// Asks the memory for what the next split reads, which is in no cache: the entries of its
+    /// bucket, which was asked for by the last split, and the buckets of the one after.
+    fn look_ahead(&self, next: u64) {
+        let bucket = |number: u64| Bucket::of_shard(self.region, self.index, number);
+        if let Ok(bucket) = bucket(origin(next)) {
+            for slot in bucket.slots() {
+                let word = slot.load(Ordering::Relaxed);
+                self.region.memory.prefetch(word & slot::OFFSET_MASK);
+            }
+        }
+        for bucket in [bucket(origin(next + 1)), bucket(next + 1)]
+            .into_iter()
+            .flatten()
+        {
+            self.region.memory.prefetch(bucket.offset);
+        }
+    }
+
     fn split_into(&self, root: Root, new: u64) -> Result<(), WriteError> {
-        let old = Bucket::of_shard(self.region, self.index, new - (1 << new.ilog2()))?;
+        let old = Bucket::of_shard(self.region, self.index, origin(new))?;
         self.ensure_chunk(new)?;
         let mut moved = Slots::default();
         let mut stay = 0;
@@ -144,7 +163,7 @@ impl<'r> Locked<'r> {
         let root = self.root();
         let last = root.buckets() - 1;
         let from = Bucket::of_shard(self.region, self.index, last)?;
-        let into = Bucket::of_shard(self.region, self.index, last - (1 << last.ilog2()))?;
+        let into = Bucket::of_shard(self.region, self.index, origin(last))?;
         let moving = self.occupied(from)?;
         if moving.len() + self.occupied(into)?.len() > MERGED_MAX {
             return Ok(());
@@ -204,6 +223,9 @@ impl<'r> Locked<'r> {
     /// Moves the slots of a chain forward until its overflow buckets are as few as `occupied` slots
     /// need.
     fn compact(&self, first: Bucket<'r>, occupied: usize) -> Result<(), Damaged> {
+        if first.last_slot().load(Ordering::Relaxed) & slot::LINK == 0 {
+            return Ok(());
+        }
         // What a chain of so many buckets holds besides its links.
         let needed = 1 + occupied
             .saturating_sub(BUCKET_SLOTS)
@@ -269,7 +291,7 @@ impl<'r> Locked<'r> {
 
     /// Makes a bucket that no reader looks at yet hold these slots.
     fn fill_bucket(&self, bucket: Bucket<'r>, slots: &Slots<'r>) -> Result<(), WriteError> {
-        let words: Vec<u64> = slots
+        let words: SmallVec<[u64; 32]> = slots
             .iter()
             .map(|slot| slot.load(Ordering::Relaxed))
             .collect();
@@ -366,6 +388,11 @@ impl<'r> Locked<'r> {
             }
         }
     }
+}
+
+/// The bucket that bucket number `new` is split from, and merged into.
+fn origin(new: u64) -> u64 {
+    new - (1 << new.ilog2())
 }
 
 #[cfg(test)]

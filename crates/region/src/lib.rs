@@ -54,6 +54,7 @@ mod grow;
 mod index;
 mod pool;
 // Operations.
+mod counter;
 mod ephemeral;
 #[cfg(not(loom))]
 mod event;

@@ -10,12 +10,11 @@ use crate::error::{lacks_room, Damaged, WriteError};
 use crate::glance::{Glance, View};
 use crate::index::{slot_word, Bucket, Found};
 use crate::layout::{entry, shard, slot};
-use crate::memory::Words;
 use crate::read::checked_key;
 use crate::region::{Inner, Region};
 use crate::session;
 use crate::shard::Locked;
-use crate::sync::{fence, Ordering};
+use crate::sync::Ordering;
 
 /// What a write requires of the key, and what it gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,15 +117,35 @@ impl Region {
         // As in `incr_with`: looked up before the lock is taken.
         if options.condition == Condition::None && !options.ephemeral && !options.keep_expiry {
             if let Some(view) = View::new(inner, shard, hash) {
-                if let Glance::Entry(hit) = view.glance(inner, hash, key) {
-                    let locked = Locked::lock(inner, shard)?;
-                    if view.is_unchanged() && !hit.is_expired(inner) {
-                        let set = locked.replace(&view, &hit, hash, key, value, expires_at);
-                        if let Some(revision) = set {
-                            locked.sweep_a_little();
-                            return Ok(Some(revision));
+                match view.glance(inner, hash, key) {
+                    Glance::Entry(hit) => {
+                        let locked = Locked::lock(inner, shard)?;
+                        if view.is_unchanged() && !hit.is_expired(inner) {
+                            let set = locked.replace(&view, &hit, hash, key, value, expires_at);
+                            if let Some(revision) = set {
+                                locked.sweep_a_little();
+                                return Ok(Some(revision));
+                            }
                         }
                     }
+                    Glance::Nothing => {
+                        let locked = Locked::lock(inner, shard)?;
+                        if view.is_unchanged() {
+                            let new = NewEntry {
+                                hash,
+                                key,
+                                value: Value::Bytes(value),
+                                expires_at,
+                                owner: None,
+                            };
+                            let set = locked.put(view.bucket, None, &new);
+                            locked.sweep_a_little();
+                            if !lacks_room(&set) {
+                                return set.map(Some);
+                            }
+                        }
+                    }
+                    Glance::Unclear => {}
                 }
             }
         }
@@ -176,57 +195,6 @@ impl Region {
     /// Removes a key if nobody wrote it since its entry had this revision.
     pub fn delete_if(&self, key: &[u8], revision: u64) -> Result<bool, WriteError> {
         self.delete_where(key, |entry| entry.revision() == revision)
-    }
-
-    /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never
-    /// expires.
-    #[inline]
-    pub fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
-        self.incr_with(key, by, None)
-    }
-
-    /// Adds to a counter; one that begins here expires after `ttl_ms`, one that was there keeps its
-    /// expiry.
-    #[inline]
-    pub fn incr_with(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
-        let inner = &*self.inner;
-        let hash = inner.hash(checked_key(key)?);
-        let shard = inner.geometry.shard_of(hash);
-        // Looked up before the lock is taken: it is held only for the change, and the lookup does
-        // not wait until the lock's exchange is done.
-        if let Some(view) = View::new(inner, shard, hash) {
-            if let Glance::Entry(hit) = view.glance(inner, hash, key) {
-                if hit.meta.has(entry::COUNTER) && !hit.is_expired(inner) {
-                    let locked = Locked::lock(inner, shard)?;
-                    // Held under the lock, the view is what a lookup would find now.
-                    if view.is_unchanged() {
-                        return locked.add_to_counter(hit.words, hit.value, key, by);
-                    }
-                }
-            }
-        }
-        self.incr_patiently(key, by, ttl_ms)
-    }
-
-    #[inline(never)]
-    fn incr_patiently(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
-        let expires_at = self.expiry(ttl_ms)?;
-        self.write(key, |locked, hash| {
-            let (bucket, found) = locked.find_live(hash, key)?;
-            let Some(found) = found else {
-                let new = NewEntry {
-                    hash,
-                    key,
-                    value: Value::Counter(by),
-                    expires_at,
-                    owner: None,
-                };
-                locked.put(bucket, None, &new)?;
-                return Ok(by);
-            };
-            let counter = found.entry.counter().ok_or(WriteError::NotACounter)?;
-            locked.add_to_counter(found.entry.words, counter, key, by)
-        })
     }
 
     /// Adds bytes to the end of a value and returns its new length. A key that is not there begins
@@ -280,7 +248,7 @@ impl Region {
     }
 
     /// When a key written now with this time to live expires, on the region's clock.
-    fn expiry(&self, ttl_ms: Option<u64>) -> Result<u64, WriteError> {
+    pub(crate) fn expiry(&self, ttl_ms: Option<u64>) -> Result<u64, WriteError> {
         let Some(ttl_ms) = ttl_ms else { return Ok(0) };
         let at = self
             .inner
@@ -295,7 +263,7 @@ impl Region {
     /// Locks the key's shard for one write; where there is no room, makes some and tries
     /// again as long as that helps.
     #[inline(always)]
-    fn write<T>(
+    pub(crate) fn write<T>(
         &self,
         key: &[u8],
         mut body: impl FnMut(&Locked<'_>, u64) -> Result<T, WriteError>,
@@ -496,32 +464,6 @@ impl<'r> Locked<'r> {
         self.drop_empty_overflow(bucket)?;
         self.shrink_if_sparse();
         Ok(())
-    }
-
-    /// Adds to a counter in place; its entry begins with `head`. The revision is odd meanwhile: a
-    /// compare-and-set against it fails, so none can succeed with a value from before.
-    #[inline(always)]
-    fn add_to_counter(
-        &self,
-        head: Words<'_>,
-        counter: Words<'_>,
-        key: &[u8],
-        by: i64,
-    ) -> Result<i64, WriteError> {
-        let counter = counter.at(0);
-        let value = counter.load(Ordering::Relaxed).cast_signed();
-        let Some(sum) = value.checked_add(by) else {
-            return Err(WriteError::Overflow { value });
-        };
-        let revision = self.next_revision();
-        let word = head.at(entry::REVISION);
-        word.store(revision | 1, Ordering::Relaxed);
-        fence(Ordering::Release); // pairs with the second fence in `copy_counter`
-        counter.store(sum.cast_unsigned(), Ordering::Release);
-        word.store(revision, Ordering::Release); // pairs with the first one
-        self.publish(crate::feed::Change::Set, revision, key);
-        self.sweep_a_little();
-        Ok(sum)
     }
 
     /// A block with the new entry in it, and whether something was evicted for it. Not linked yet.

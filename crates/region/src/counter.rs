@@ -1,0 +1,108 @@
+//! Counters: values of 8 bytes that are written in place.
+
+use crate::build::{NewEntry, Value};
+use crate::error::WriteError;
+use crate::feed::Change;
+use crate::glance::{Glance, View};
+use crate::layout::entry;
+use crate::memory::Words;
+use crate::read::checked_key;
+use crate::region::Region;
+use crate::shard::Locked;
+use crate::sync::{fence, Ordering};
+
+impl Region {
+    /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never
+    /// expires.
+    #[inline]
+    pub fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
+        self.incr_with(key, by, None)
+    }
+
+    /// Adds to a counter; one that begins here expires after `ttl_ms`, one that was there keeps its
+    /// expiry.
+    #[inline]
+    pub fn incr_with(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
+        let expires_at = self.expiry(ttl_ms)?;
+        let inner = &*self.inner;
+        let hash = inner.hash(checked_key(key)?);
+        let shard = inner.geometry.shard_of(hash);
+        // Looked up before the lock is taken: it is held only for the change, and the lookup does
+        // not wait until the lock's exchange is done.
+        if let Some(view) = View::new(inner, shard, hash) {
+            if let Glance::Entry(hit) = view.glance(inner, hash, key) {
+                if hit.meta.has(entry::COUNTER) && !hit.is_expired(inner) {
+                    let locked = Locked::lock(inner, shard)?;
+                    // Held under the lock, the view is what a lookup would find now.
+                    if view.is_unchanged() {
+                        return locked.add_to_counter(hit.words, hit.value, key, by);
+                    }
+                }
+            }
+        }
+        self.incr_patiently(key, by, expires_at)
+    }
+
+    #[inline(never)]
+    fn incr_patiently(&self, key: &[u8], by: i64, expires_at: u64) -> Result<i64, WriteError> {
+        self.write(key, |locked, hash| {
+            let (bucket, found) = locked.find_live(hash, key)?;
+            let Some(found) = found else {
+                let new = NewEntry {
+                    hash,
+                    key,
+                    value: Value::Counter(by),
+                    expires_at,
+                    owner: None,
+                };
+                locked.put(bucket, None, &new)?;
+                return Ok(by);
+            };
+            let counter = found.entry.counter().ok_or(WriteError::NotACounter)?;
+            locked.add_to_counter(found.entry.words, counter, key, by)
+        })
+    }
+}
+
+impl Locked<'_> {
+    /// Adds to a counter in place; its entry begins with `head`. The revision is odd meanwhile: a
+    /// compare-and-set against it fails, so none can succeed with a value from before.
+    #[inline(always)]
+    fn add_to_counter(
+        &self,
+        head: Words<'_>,
+        counter: Words<'_>,
+        key: &[u8],
+        by: i64,
+    ) -> Result<i64, WriteError> {
+        let counter = counter.at(0);
+        let value = counter.load(Ordering::Relaxed).cast_signed();
+        let Some(sum) = value.checked_add(by) else {
+            return Err(WriteError::Overflow { value });
+        };
+        let revision = self.next_revision();
+        let word = head.at(entry::REVISION);
+        word.store(revision | 1, Ordering::Relaxed);
+        fence(Ordering::Release); // pairs with the second fence in `copy_counter`
+        counter.store(sum.cast_unsigned(), Ordering::Release);
+        word.store(revision, Ordering::Release); // pairs with the first one
+        self.publish(Change::Set, revision, key);
+        self.sweep_a_little();
+        Ok(sum)
+    }
+}
+
+/// Appends the value of a counter whose entry begins with `head`, and returns its revision.
+pub(crate) fn copy_counter(head: Words<'_>, counter: Words<'_>, out: &mut Vec<u8>) -> u64 {
+    let revision = head.at(entry::REVISION);
+    loop {
+        let before = revision.load(Ordering::Relaxed);
+        fence(Ordering::Acquire); // pairs with the Release stores of `Locked::add_to_counter`
+        let value = counter.at(0).load(Ordering::Relaxed);
+        fence(Ordering::Acquire); // likewise: a new value comes with a new revision
+        if revision.load(Ordering::Relaxed) == before {
+            out.extend_from_slice(&value.to_le_bytes());
+            return before;
+        }
+    }
+}
