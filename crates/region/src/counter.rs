@@ -3,11 +3,11 @@
 use crate::build::{NewEntry, Value};
 use crate::error::WriteError;
 use crate::feed::Change;
-use crate::glance::{Glance, View};
+use crate::glance::{look_further, Glance, Then, View};
 use crate::layout::entry;
 use crate::memory::Words;
 use crate::read::checked_key;
-use crate::region::Region;
+use crate::region::{Inner, Region};
 use crate::shard::Locked;
 use crate::sync::{fence, Ordering};
 
@@ -27,17 +27,28 @@ impl Region {
         let inner = &*self.inner;
         let hash = inner.hash(checked_key(key)?);
         let shard = inner.geometry.shard_of(hash);
-        // Looked up before the lock is taken: it is held only for the change, and the lookup does
-        // not wait until the lock's exchange is done.
+        // As in `set_with`: looked up before the lock is taken. `Add::then`, spelled out here, keeps
+        // everything in registers.
         if let Some(view) = View::new(inner, shard, hash) {
-            if let Glance::Entry(hit) = view.glance(inner, hash, key) {
-                if hit.meta.has(entry::COUNTER) && !hit.is_expired(inner) {
+            match view.glance(inner, hash, key) {
+                Glance::Entry(hit) if hit.meta.has(entry::COUNTER) && !hit.is_expired(inner) => {
                     let locked = Locked::lock(inner, shard)?;
-                    // Held under the lock, the view is what a lookup would find now.
                     if view.is_unchanged() {
                         return locked.add_to_counter(hit.words, hit.value, key, by);
                     }
                 }
+                Glance::Link(_) => {
+                    let add = Add {
+                        inner,
+                        hash,
+                        key,
+                        by,
+                    };
+                    if let Some(sum) = look_further(inner, hash, key, add) {
+                        return sum;
+                    }
+                }
+                _ => {}
             }
         }
         self.incr_patiently(key, by, expires_at)
@@ -61,6 +72,37 @@ impl Region {
             let counter = found.entry.counter().ok_or(WriteError::NotACounter)?;
             locked.add_to_counter(found.entry.words, counter, key, by)
         })
+    }
+}
+
+/// Adding to a counter that is there. It is looked up without the lock, as `set` does.
+struct Add<'r, 'k> {
+    inner: &'r Inner,
+    hash: u64,
+    key: &'k [u8],
+    by: i64,
+}
+
+impl<'r> Then<'r> for Add<'r, '_> {
+    /// The sum.
+    type Output = Result<i64, WriteError>;
+
+    #[inline(always)]
+    fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output> {
+        let Glance::Entry(hit) = glance else {
+            return None;
+        };
+        if !hit.meta.has(entry::COUNTER) || hit.is_expired(self.inner) {
+            return None;
+        }
+        let shard = self.inner.geometry.shard_of(self.hash);
+        match Locked::lock(self.inner, shard) {
+            // Held under the lock, the view is what a lookup would find now.
+            Ok(locked) => view
+                .is_unchanged()
+                .then(|| locked.add_to_counter(hit.words, hit.value, self.key, self.by)),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! A lookup as it nearly always goes: the key's entry is in the first bucket of its chain, small,
-//! and whole. In straight lines, without a call, and without anything that has to be stored on the
+//! A lookup as it nearly always goes: the key's entry is in the first or second bucket of its chain,
+//! small, and whole. In straight lines, without a call, and without anything that has to be stored on the
 //! stack; whatever is out of the ordinary is left to [`Bucket::find`].
 
 use crate::counter::copy_counter;
 use crate::entry::{words_for, EntryRef, Meta};
-use crate::index::{directory_word, Bucket, Found};
+use crate::index::{directory_word, names_entry, Bucket, Found};
 use crate::layout::{
     entry, place_in_page, slot, tag_of, BUCKET_LEN, INLINE_BUCKETS, PAGE_BUCKETS, PAGE_LEN, WORD,
 };
@@ -22,13 +22,15 @@ pub(crate) struct View<'r> {
     version: u64,
 }
 
-/// What one look at the first bucket of a chain showed.
+/// What one look at the first buckets of a chain showed.
 pub(crate) enum Glance<'r> {
     /// The key's entry: plain or a counter, and not long.
     Entry(Hit<'r>),
     /// No slot names an entry with the key's tag, and there is no other bucket to look into.
     Nothing,
-    /// Something that needs a longer look.
+    /// No slot names one; this word links to another bucket.
+    Link(u64),
+    /// Something that takes more than a glance.
     Unclear,
 }
 
@@ -81,28 +83,63 @@ impl<'r> View<'r> {
         self.bucket.version() == self.version && Root::load(self.shard) == self.root
     }
 
-    /// Looks for the key in the first bucket. Each slot is looked at once: between two looks at the
-    /// last one a link may turn into an entry, which neither look would find, and the version is
-    /// raised only after that.
+    /// Looks for the key in the first bucket of its chain.
     #[inline(always)]
     pub(crate) fn glance(&self, inner: &'r Inner, hash: u64, key: &[u8]) -> Glance<'r> {
-        let tag = tag_of(hash);
-        let mut last = 0;
-        for slot in self.bucket.slots() {
-            let word = slot.load(Ordering::Relaxed);
-            if word >> slot::TAG_SHIFT == tag && word != 0 {
-                return match hit(inner, slot, word, key) {
-                    Some(hit) => Glance::Entry(hit),
-                    None => Glance::Unclear,
-                };
-            }
-            last = word;
+        scan(inner, self.bucket, hash, key)
+    }
+}
+
+/// Goes on with what a look at the first two buckets of the key's chain shows. One key in fourteen
+/// is in the second, and more of those that are new.
+#[inline(never)]
+pub(crate) fn look_further<'r, T: Then<'r>>(
+    inner: &'r Inner,
+    hash: u64,
+    key: &[u8],
+    then: T,
+) -> Option<T::Output> {
+    let view = View::new(inner, inner.geometry.shard_of(hash), hash)?;
+    let glance = match scan(inner, view.bucket, hash, key) {
+        Glance::Link(link) => {
+            let next = Bucket::linked(inner, link).ok()??;
+            scan(inner, next, hash, key)
         }
-        if last & slot::LINK == 0 {
-            Glance::Nothing
-        } else {
-            Glance::Unclear
+        glance => glance,
+    };
+    then.then(&view, glance)
+}
+
+/// What an operation makes of a glance. It is inlined where the glance is, so that nothing of what
+/// that showed has to go through memory.
+pub(crate) trait Then<'r> {
+    type Output;
+
+    /// `None` if the operation takes more than a glance. Implementations are inlined.
+    fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output>;
+}
+
+/// Looks for the key in one bucket. Each slot is looked at once: between two looks at the last one
+/// a link may turn into an entry, which neither look would find, and the version is raised only
+/// after that.
+#[inline(always)]
+fn scan<'r>(inner: &'r Inner, bucket: Bucket<'r>, hash: u64, key: &[u8]) -> Glance<'r> {
+    let tag = tag_of(hash);
+    let mut last = 0;
+    for slot in bucket.slots() {
+        let word = slot.load(Ordering::Relaxed);
+        if word >> slot::TAG_SHIFT == tag && names_entry(word) {
+            return match hit(inner, slot, word, key) {
+                Some(hit) => Glance::Entry(hit),
+                None => Glance::Unclear,
+            };
         }
+        last = word;
+    }
+    if last & slot::LINK == 0 {
+        Glance::Nothing
+    } else {
+        Glance::Link(last)
     }
 }
 
@@ -134,7 +171,7 @@ fn hit<'r>(inner: &'r Inner, slot: &'r AtomicU64, word: u64, key: &[u8]) -> Opti
     fence(Ordering::Acquire);
     let offset = word & slot::OFFSET_MASK;
     inner.memory.prefetch(offset + BUCKET_LEN);
-    if word & slot::LINK != 0 || !inner.geometry.in_pages(offset) {
+    if !inner.geometry.in_pages(offset) {
         return None;
     }
     let room = inner

@@ -8,7 +8,7 @@
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, ReadError};
-use crate::glance::{Glance, View, LONG};
+use crate::glance::{look_further, Glance, Then, View, LONG};
 use crate::index::Bucket;
 use crate::layout::{entry, slot, KEY_LEN_MAX};
 use crate::limits::READ_ATTEMPTS;
@@ -47,14 +47,12 @@ impl Region {
         let hash = inner.hash(checked_key(key)?);
         value.clear();
         if let Some(view) = View::new(inner, inner.geometry.shard_of(hash), hash) {
-            if let Glance::Entry(hit) = view.glance(inner, hash, key) {
-                if !hit.is_expired(inner) {
-                    mark_visited(inner, hit.slot, hit.word);
-                    hit.copy_value(value);
-                    if view.is_unchanged() {
-                        return Ok(true);
-                    }
-                }
+            let found = match view.glance(inner, hash, key) {
+                Glance::Link(_) => look_further(inner, hash, key, CopyOut { inner, value }),
+                glance => CopyOut { inner, value }.then(&view, glance),
+            };
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
         get_patiently(inner, hash, key, value)
@@ -118,6 +116,52 @@ pub(crate) fn checked_key(key: &[u8]) -> Result<&[u8], ReadError> {
     }
 }
 
+/// A read that copies the value.
+struct CopyOut<'a> {
+    inner: &'a Inner,
+    value: &'a mut Vec<u8>,
+}
+
+impl<'r> Then<'r> for CopyOut<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<bool> {
+        match glance {
+            Glance::Entry(hit) if !hit.is_expired(self.inner) => {
+                mark_visited(self.inner, hit.slot, hit.word);
+                hit.copy_value(self.value);
+                view.is_unchanged().then_some(true)
+            }
+            Glance::Nothing => view.is_unchanged().then_some(false),
+            _ => None,
+        }
+    }
+}
+
+/// Any other read.
+struct Take<'r, F> {
+    inner: &'r Inner,
+    take: F,
+}
+
+impl<'r, T, F: FnMut(&EntryRef<'_>) -> Result<T, Damaged>> Then<'r> for Take<'r, F> {
+    type Output = Result<Option<T>, Damaged>;
+
+    #[inline(always)]
+    fn then(mut self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output> {
+        match glance {
+            Glance::Entry(hit) if !hit.is_expired(self.inner) => {
+                mark_visited(self.inner, hit.slot, hit.word);
+                let taken = (self.take)(&hit.found(self.inner).entry);
+                view.is_unchanged().then(|| taken.map(Some))
+            }
+            Glance::Nothing => view.is_unchanged().then_some(Ok(None)),
+            _ => None,
+        }
+    }
+}
+
 #[inline(never)]
 fn get_patiently(
     inner: &Inner,
@@ -145,16 +189,16 @@ pub(crate) fn read<T>(
     let shard = inner.geometry.shard_of(hash);
     // What nearly every read is: nothing changes meanwhile, and the value is not long.
     if let Some(view) = View::new(inner, shard, hash) {
-        match view.glance(inner, hash, key) {
-            Glance::Entry(hit) if !hit.is_expired(inner) => {
-                let result = take(&hit.found(inner).entry);
-                if view.is_unchanged() {
-                    mark_visited(inner, hit.slot, hit.word);
-                    return Ok(Some(result?));
-                }
-            }
-            Glance::Nothing if view.is_unchanged() => return Ok(None),
-            _ => {}
+        let take = Take {
+            inner,
+            take: &mut take,
+        };
+        let taken = match view.glance(inner, hash, key) {
+            Glance::Link(_) => look_further(inner, hash, key, take),
+            glance => take.then(&view, glance),
+        };
+        if let Some(taken) = taken {
+            return Ok(taken?);
         }
     }
     read_patiently(inner, hash, key, take)

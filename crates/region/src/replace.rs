@@ -1,14 +1,65 @@
-//! Replacing a plain entry by another that fits the spare block: what nearly every `set` of a key
-//! that is there comes to. The same steps as [`Locked::put`], with nothing between them.
+//! `set` without options, as it nearly always goes. A key that is there has a plain entry, and the new
+//! one fits the spare block: the same steps as in [`Locked::put`], with nothing between them.
 
+use crate::build::{NewEntry, Value};
 use crate::entry::{words_for, Meta};
+use crate::error::{lacks_room, WriteError};
 use crate::feed::Change;
-use crate::glance::{Hit, View, LONG};
+use crate::glance::{Glance, Hit, Then, View, LONG};
 use crate::index::slot_word;
 use crate::layout::{class_of, entry, shard, slot, CLASSES, PAGE_LEN, WORD};
 use crate::pool::PageState;
+use crate::region::Inner;
 use crate::shard::Locked;
 use crate::sync::{fence, Ordering};
+
+/// What is to be set.
+pub(crate) struct Plain<'r, 's> {
+    pub(crate) inner: &'r Inner,
+    pub(crate) hash: u64,
+    pub(crate) key: &'s [u8],
+    pub(crate) value: &'s [u8],
+    pub(crate) expires_at: u64,
+}
+
+impl<'r> Then<'r> for Plain<'r, '_> {
+    /// The new revision.
+    type Output = Result<u64, WriteError>;
+
+    #[inline(always)]
+    fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output> {
+        if matches!(glance, Glance::Unclear | Glance::Link(_)) {
+            return None;
+        }
+        let shard = self.inner.geometry.shard_of(self.hash);
+        let locked = match Locked::lock(self.inner, shard) {
+            Ok(locked) => locked,
+            Err(error) => return Some(Err(error)),
+        };
+        // Held under the lock, the view is what a lookup would find now.
+        if !view.is_unchanged() {
+            return None;
+        }
+        let set = match glance {
+            Glance::Entry(hit) if !hit.is_expired(self.inner) => {
+                Ok(locked.replace(view, &hit, &self)?)
+            }
+            Glance::Nothing => {
+                let new = NewEntry {
+                    hash: self.hash,
+                    key: self.key,
+                    value: Value::Bytes(self.value),
+                    expires_at: self.expires_at,
+                    owner: None,
+                };
+                locked.put(view.bucket, None, &new)
+            }
+            _ => return None,
+        };
+        locked.sweep_a_little();
+        (!lacks_room(&set)).then_some(set)
+    }
+}
 
 impl Locked<'_> {
     /// Replaces the entry that `hit` found through `view`, which still holds, and returns the new
@@ -18,11 +69,15 @@ impl Locked<'_> {
         &self,
         view: &View<'_>,
         hit: &Hit<'_>,
-        hash: u64,
-        key: &[u8],
-        value: &[u8],
-        expires_at: u64,
+        set: &Plain<'_, '_>,
     ) -> Option<u64> {
+        let Plain {
+            hash,
+            key,
+            value,
+            expires_at,
+            ..
+        } = *set;
         let region = self.region;
         let geometry = &region.geometry;
         let (key_len, value_len) = (key.len() as u64, value.len() as u64);

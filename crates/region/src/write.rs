@@ -7,11 +7,12 @@
 use crate::build::{NewEntry, Value};
 use crate::entry::EntryRef;
 use crate::error::{lacks_room, Damaged, WriteError};
-use crate::glance::{Glance, View};
+use crate::glance::{look_further, Glance, Then, View};
 use crate::index::{slot_word, Bucket, Found};
 use crate::layout::{entry, shard, slot};
 use crate::read::checked_key;
 use crate::region::{Inner, Region};
+use crate::replace::Plain;
 use crate::session;
 use crate::shard::Locked;
 use crate::sync::Ordering;
@@ -113,39 +114,23 @@ impl Region {
         let expires_at = self.expiry(options.ttl_ms)?;
         let inner = &*self.inner;
         let hash = inner.hash(checked_key(key)?);
-        let shard = inner.geometry.shard_of(hash);
-        // As in `incr_with`: looked up before the lock is taken.
+        // Looked up before the lock is taken: it is held only for the change, and the lookup does
+        // not wait until the lock's exchange is done.
         if options.condition == Condition::None && !options.ephemeral && !options.keep_expiry {
-            if let Some(view) = View::new(inner, shard, hash) {
-                match view.glance(inner, hash, key) {
-                    Glance::Entry(hit) => {
-                        let locked = Locked::lock(inner, shard)?;
-                        if view.is_unchanged() && !hit.is_expired(inner) {
-                            let set = locked.replace(&view, &hit, hash, key, value, expires_at);
-                            if let Some(revision) = set {
-                                locked.sweep_a_little();
-                                return Ok(Some(revision));
-                            }
-                        }
-                    }
-                    Glance::Nothing => {
-                        let locked = Locked::lock(inner, shard)?;
-                        if view.is_unchanged() {
-                            let new = NewEntry {
-                                hash,
-                                key,
-                                value: Value::Bytes(value),
-                                expires_at,
-                                owner: None,
-                            };
-                            let set = locked.put(view.bucket, None, &new);
-                            locked.sweep_a_little();
-                            if !lacks_room(&set) {
-                                return set.map(Some);
-                            }
-                        }
-                    }
-                    Glance::Unclear => {}
+            let set = || Plain {
+                inner,
+                hash,
+                key,
+                value,
+                expires_at,
+            };
+            if let Some(view) = View::new(inner, inner.geometry.shard_of(hash), hash) {
+                let done = match view.glance(inner, hash, key) {
+                    Glance::Link(_) => look_further(inner, hash, key, set()),
+                    glance => set().then(&view, glance),
+                };
+                if let Some(done) = done {
+                    return done.map(Some);
                 }
             }
         }
