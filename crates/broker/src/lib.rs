@@ -1,5 +1,8 @@
-//! Ganger's broker: sessions, topics, key-value access over the socket, watch and janitor.
-//!
-//! Not written yet: this crate is the place set aside for the broker, and holds nothing so far.
+//! Ganger's broker.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod ids;
+pub mod message;
+pub mod topics;

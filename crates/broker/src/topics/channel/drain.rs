@@ -1,0 +1,160 @@
+//! Handing messages out.
+
+use super::{Channel, CursorId, Policy};
+use crate::message::Message;
+use crate::topics::Effects;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One thing for a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery<'c> {
+    /// The message of this number.
+    Message(u64, &'c Arc<Message>),
+    /// Messages are lost.
+    Gap(Gap),
+}
+
+/// Messages that a subscriber lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first number that may be lost.
+    pub from: u64,
+    /// The first number after those that may be lost.
+    pub to: u64,
+    /// How many are: all between, or fewer where the subscriber conflates.
+    pub lost: u64,
+}
+
+/// How much a drain may hand out. One message always goes, whatever its size.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Messages looked at.
+    pub messages: usize,
+    /// Bytes of tails.
+    pub bytes: usize,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is left; the subscriber is in [`Effects::wake`] when there is more.
+    Idle,
+    /// The batch is full, and there is more.
+    More,
+    /// The subscriber was too slow and wants to be disconnected for it.
+    Overrun,
+}
+
+/// # Draining
+impl Channel {
+    /// Hands out what is next for a subscriber, oldest first.
+    pub fn drain(
+        &mut self,
+        id: CursorId,
+        batch: Batch,
+        effects: &mut Effects,
+        mut each: impl FnMut(Delivery<'_>),
+    ) -> Drained {
+        let Some(cursor) = self.cursors.get_mut(id.0) else {
+            return Drained::Idle;
+        };
+        if cursor.overrun {
+            return Drained::Overrun;
+        }
+        if cursor.idle_at.is_some() {
+            return Drained::Idle;
+        }
+        self.unstand(id, effects);
+        if let Some(gap) = self.cursors[id.0].gap.take() {
+            each(Delivery::Gap(gap));
+        }
+        if self.cursors[id.0].policy == Policy::Conflate {
+            self.drain_newest(id, batch, &mut each);
+        } else {
+            self.drain_all(id, batch, &mut each);
+        }
+        self.stand(id);
+        self.after_conflation();
+        if self.cursors[id.0].position < self.next {
+            return Drained::More;
+        }
+        self.rest(id);
+        Drained::Idle
+    }
+
+    fn drain_all(&mut self, id: CursorId, batch: Batch, each: &mut impl FnMut(Delivery<'_>)) {
+        let first = self.first();
+        let cursor = &mut self.cursors[id.0];
+        if cursor.position < first {
+            let gap = Gap {
+                from: cursor.position,
+                to: first,
+                lost: first - cursor.position,
+            };
+            cursor.lost += gap.lost;
+            cursor.position = first;
+            each(Delivery::Gap(gap));
+        }
+        let mut left = Left(batch);
+        let skip = usize::try_from(cursor.position - first).unwrap_or(usize::MAX);
+        for message in self.ring.iter().skip(skip) {
+            each(Delivery::Message(cursor.position, message));
+            cursor.position += 1;
+            cursor.delivered += 1;
+            if !left.after(message.tail().len()) {
+                break;
+            }
+        }
+    }
+
+    fn drain_newest(&mut self, id: CursorId, batch: Batch, each: &mut impl FnMut(Delivery<'_>)) {
+        let (first, next) = (self.first(), self.next);
+        let (cursor, Some(conflation)) = (&mut self.cursors[id.0], &mut self.conflation) else {
+            return;
+        };
+        let mut left = Left(batch);
+        let mut goes_on = true;
+        while goes_on && cursor.position < first {
+            let Some((seq, message)) = conflation.next_kept(cursor.position) else {
+                cursor.position = first;
+                break;
+            };
+            each(Delivery::Message(seq, message));
+            cursor.position = seq + 1;
+            cursor.delivered += 1;
+            goes_on = left.after(message.tail().len());
+        }
+        while goes_on && cursor.position < next {
+            let Some(message) = at(&self.ring, first, cursor.position) else {
+                break;
+            };
+            let len = if conflation.is_newest(cursor.position, message) {
+                each(Delivery::Message(cursor.position, message));
+                cursor.delivered += 1;
+                message.tail().len()
+            } else {
+                0
+            };
+            cursor.position += 1;
+            goes_on = left.after(len);
+        }
+    }
+}
+
+/// What is left of a batch.
+struct Left(Batch);
+
+impl Left {
+    /// Takes off a message that was looked at, with the bytes that were handed out for it; `false`
+    /// if nothing is left then.
+    fn after(&mut self, len: usize) -> bool {
+        self.0.messages = self.0.messages.saturating_sub(1);
+        self.0.bytes = self.0.bytes.saturating_sub(len);
+        self.0.messages > 0 && self.0.bytes > 0
+    }
+}
+
+fn at(ring: &VecDeque<Arc<Message>>, first: u64, seq: u64) -> Option<&Arc<Message>> {
+    ring.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+}

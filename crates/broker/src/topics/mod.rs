@@ -1,0 +1,23 @@
+//! Topics: who gets which message.
+
+mod budget;
+pub mod channel;
+mod conflate;
+mod positions;
+pub mod trie;
+
+pub use budget::Budget;
+
+use crate::ids::{ConnectionId, Subscriber};
+
+/// What follows from an operation for others; the server does it. Its vectors are emptied by the
+/// server and used again, so that publishing asks for no memory.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Subscribers that had nothing to drain and now have.
+    pub wake: Vec<Subscriber>,
+    /// Subscribers that are to be disconnected, because they were too slow and asked for it.
+    pub overrun: Vec<Subscriber>,
+    /// Publishers that were blocked and may try again.
+    pub resume: Vec<ConnectionId>,
+}
