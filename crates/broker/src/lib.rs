@@ -5,4 +5,5 @@
 
 pub mod ids;
 pub mod message;
+pub mod requests;
 pub mod topics;

@@ -3,6 +3,7 @@
 mod budget;
 pub mod channel;
 mod conflate;
+pub mod group;
 mod positions;
 pub mod trie;
 
@@ -20,4 +21,6 @@ pub struct Effects {
     pub overrun: Vec<Subscriber>,
     /// Publishers that were blocked and may try again.
     pub resume: Vec<ConnectionId>,
+    /// Messages for members of queue groups, and requests for responders.
+    pub assignments: Vec<group::Assignment>,
 }
