@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod ids;
+pub mod leases;
 pub mod message;
 pub mod requests;
 pub mod topics;

@@ -22,9 +22,9 @@ pub struct Trie<V> {
 #[derive(Debug)]
 struct Node<V> {
     /// Of patterns that go on with this very token.
-    children: HashMap<Box<[u8]>, Node<V>>,
+    children: HashMap<Box<[u8]>, Self>,
     /// Of patterns that go on with `*`.
-    one: Option<Box<Node<V>>>,
+    one: Option<Box<Self>>,
     /// Of the pattern that ends here.
     here: Option<V>,
     /// Of the pattern that ends here with `>`.

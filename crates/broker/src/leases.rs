@@ -1,0 +1,581 @@
+//! Leases: locks, semaphores and elections.
+//!
+//! A lease ends when its holder gives it back, when the holder's connection ends, or when its time
+//! to live is over; then the one who has waited longest gets it. Each grant has a fencing token,
+//! greater than all before it, which the holder shows to whatever it changes, so that a holder who
+//! lost its lease without knowing can be told apart.
+//!
+//! Held leases are recorded in the region. A broker that starts anew restores them, without owners:
+//! for a grace time they can be claimed again, by token and key, and are held as before meanwhile.
+
+use crate::ids::{ConnectionId, RequestId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+mod types;
+
+pub use types::{
+    Ask, Asker, Kind, LeaseError, LeaseEvent, LeaseLimits, LeaseRecord, LeaseTotals, NotGranted,
+};
+
+/// Gives the next fencing token; `None` if there is none to be had.
+pub type Fence<'f> = &'f mut dyn FnMut() -> Option<u64>;
+
+/// All leases and those who wait for them.
+#[derive(Debug)]
+pub struct Leases {
+    limits: LeaseLimits,
+    keys: HashMap<Bytes, Place>,
+    held: BTreeMap<u64, Held>,
+    waits: HashMap<Asker, u64>,
+    deadlines: BTreeSet<(u64, Due)>,
+    connections: HashMap<ConnectionId, Theirs>,
+    last_token: u64,
+    last_wait: u64,
+    totals: LeaseTotals,
+}
+
+/// What is known about a key.
+#[derive(Debug)]
+struct Place {
+    kind: Kind,
+    holders: BTreeSet<u64>,
+    /// By number, so in the order they came.
+    waiters: BTreeMap<u64, Waiter>,
+    observers: BTreeSet<Asker>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    asker: Asker,
+    value: Bytes,
+    ttl_ms: Option<u64>,
+    until_ms: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    record: LeaseRecord,
+    /// `None` until somebody claims a restored lease.
+    owner: Option<ConnectionId>,
+    /// Its entry in `deadlines`.
+    due_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Lease(u64),
+    Wait(Asker),
+}
+
+#[derive(Debug, Default)]
+struct Theirs {
+    leases: BTreeSet<u64>,
+    waits: BTreeMap<RequestId, Bytes>,
+    observed: BTreeMap<RequestId, Bytes>,
+}
+
+/// # For clients
+impl Leases {
+    /// Without leases.
+    pub fn new(limits: LeaseLimits) -> Self {
+        Self {
+            limits,
+            keys: HashMap::new(),
+            held: BTreeMap::new(),
+            waits: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            connections: HashMap::new(),
+            last_token: 0,
+            last_wait: 0,
+            totals: LeaseTotals::default(),
+        }
+    }
+
+    /// Asks for a lease. The answer is among `events`, now or later; an error is the answer itself.
+    pub fn acquire(
+        &mut self,
+        asker: Asker,
+        ask: Ask,
+        now_ms: u64,
+        fence: Fence<'_>,
+        events: &mut Vec<LeaseEvent>,
+    ) -> Result<(), LeaseError> {
+        self.expire(now_ms, fence, events);
+        let has_room = self.check(asker, &ask).inspect_err(|error| {
+            self.totals.refused += u64::from(*error != LeaseError::Held);
+        })?;
+        let key = own(&ask.key);
+        let place = place(&mut self.keys, &key, ask.kind);
+        let waiter = Waiter {
+            asker,
+            value: own(&ask.value),
+            ttl_ms: ask.ttl_ms,
+            until_ms: ask.wait_until_ms.unwrap_or(u64::MAX),
+        };
+        self.last_wait += 1;
+        if has_room {
+            // Granted at once or refused, so it is never found by its deadline.
+            place.waiters.insert(self.last_wait, waiter);
+            return self.grant(&key, now_ms, fence, events);
+        }
+        self.deadlines.insert((waiter.until_ms, Due::Wait(asker)));
+        place.waiters.insert(self.last_wait, waiter);
+        self.waits.insert(asker, self.last_wait);
+        let theirs = self.connections.entry(asker.connection).or_default();
+        theirs.waits.insert(asker.request, key);
+        Ok(())
+    }
+
+    /// Ends a wait whose asker no longer wants the lease; `false` if there is none.
+    pub fn cancel(&mut self, asker: Asker) -> bool {
+        let key = self.connections.get(&asker.connection).and_then(|theirs| {
+            let key = theirs.waits.get(&asker.request)?;
+            Some(key.clone())
+        });
+        key.is_some_and(|key| {
+            let was_waiting = self.end_wait(asker, &key).is_some();
+            self.forget_if_unused(&key);
+            was_waiting
+        })
+    }
+
+    /// Lets a lease live for its time again, from now on; returns when that ends.
+    pub fn renew(
+        &mut self,
+        owner: ConnectionId,
+        token: u64,
+        now_ms: u64,
+        fence: Fence<'_>,
+        events: &mut Vec<LeaseEvent>,
+    ) -> Result<Option<u64>, LeaseError> {
+        self.expire(now_ms, fence, events);
+        let held = self.owned(owner, token)?;
+        let expires = held.record.ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
+        held.record.expires_at_ms = expires;
+        if expires.is_some() {
+            events.push(LeaseEvent::Keep(held.record.clone()));
+        }
+        self.set_due(token, expires);
+        Ok(expires)
+    }
+
+    /// Gives a lease back.
+    pub fn release(
+        &mut self,
+        owner: ConnectionId,
+        token: u64,
+        now_ms: u64,
+        fence: Fence<'_>,
+        events: &mut Vec<LeaseEvent>,
+    ) -> Result<(), LeaseError> {
+        self.expire(now_ms, fence, events);
+        self.owned(owner, token)?;
+        self.totals.released += 1;
+        self.end(token, now_ms, fence, events);
+        Ok(())
+    }
+
+    /// Tells `observer` who leads an election, now and whenever that changes.
+    pub fn observe(
+        &mut self,
+        observer: Asker,
+        key: &[u8],
+        events: &mut Vec<LeaseEvent>,
+    ) -> Result<(), LeaseError> {
+        self.check_key(observer, key, Kind::Election)
+            .inspect_err(|_| self.totals.refused += 1)?;
+        let key = own(key);
+        let place = place(&mut self.keys, &key, Kind::Election);
+        place.observers.insert(observer);
+        let leader = leader(place, &self.held);
+        events.push(LeaseEvent::Leader(observer, leader));
+        let theirs = self.connections.entry(observer.connection).or_default();
+        theirs.observed.insert(observer.request, key);
+        Ok(())
+    }
+
+    /// Ends an observation; `false` if there is none.
+    pub fn unobserve(&mut self, observer: Asker) -> bool {
+        let theirs = self.connections.get_mut(&observer.connection);
+        let Some(key) = theirs.and_then(|theirs| theirs.observed.remove(&observer.request)) else {
+            return false;
+        };
+        if let Some(place) = self.keys.get_mut(&key) {
+            place.observers.remove(&observer);
+        }
+        self.forget_if_unused(&key);
+        self.forget_connection_if_unused(observer.connection);
+        true
+    }
+}
+
+/// # For the server
+impl Leases {
+    /// Ends everything of a connection.
+    pub fn connection_ended(
+        &mut self,
+        connection: ConnectionId,
+        now_ms: u64,
+        fence: Fence<'_>,
+        events: &mut Vec<LeaseEvent>,
+    ) {
+        let Some(theirs) = self.connections.get(&connection) else {
+            return;
+        };
+        let leases: Vec<u64> = theirs.leases.iter().copied().collect();
+        let waits: Vec<RequestId> = theirs.waits.keys().copied().collect();
+        let observed: Vec<RequestId> = theirs.observed.keys().copied().collect();
+        let asker = |request| Asker {
+            connection,
+            request,
+        };
+        // Its waits first, so that it does not inherit from itself.
+        for request in waits {
+            self.cancel(asker(request));
+        }
+        for request in observed {
+            self.unobserve(asker(request));
+        }
+        for token in leases {
+            self.totals.holder_gone += 1;
+            self.end(token, now_ms, fence, events);
+        }
+    }
+
+    /// Ends what is due now or before.
+    pub fn expire(&mut self, now_ms: u64, fence: Fence<'_>, events: &mut Vec<LeaseEvent>) {
+        while let Some((_, due)) = self.deadlines.first().filter(|first| first.0 <= now_ms) {
+            match *due {
+                Due::Lease(token) => {
+                    match self.held.get(&token).and_then(|held| held.owner) {
+                        Some(owner) => {
+                            self.totals.expired += 1;
+                            events.push(LeaseEvent::Expired(owner, token));
+                        }
+                        None => self.totals.unclaimed += 1,
+                    }
+                    self.end(token, now_ms, fence, events);
+                }
+                Due::Wait(asker) => {
+                    self.totals.timed_out += 1;
+                    events.push(LeaseEvent::NotGranted(asker, NotGranted::TimedOut));
+                    self.cancel(asker);
+                }
+            }
+        }
+    }
+
+    /// When [`Leases::expire`] has something to do next.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|first| first.0)
+    }
+
+    /// Takes over a lease of an earlier broker, for its holder to claim until `grace_until_ms`.
+    /// `false` if the record contradicts another; it is to be removed then.
+    pub fn restore(&mut self, record: LeaseRecord, grace_until_ms: u64) -> bool {
+        // Not below what was ever given out, whatever the records say.
+        self.last_token = self.last_token.max(record.token);
+        let place = place(&mut self.keys, &record.key, record.kind);
+        let fits = place.kind == record.kind
+            && place.holders.len() < place.kind.permits()
+            && !self.held.contains_key(&record.token);
+        if !fits {
+            self.forget_if_unused(&record.key);
+            return false;
+        }
+        place.holders.insert(record.token);
+        let expires = record.expires_at_ms.unwrap_or(u64::MAX);
+        let token = record.token;
+        let held = Held {
+            record,
+            owner: None,
+            due_ms: None,
+        };
+        self.held.insert(token, held);
+        self.set_due(token, Some(expires.min(grace_until_ms)));
+        true
+    }
+
+    /// Gives a restored lease to the connection whose process held it. Returns when it ends unless
+    /// renewed.
+    pub fn reclaim(
+        &mut self,
+        owner: ConnectionId,
+        token: u64,
+        key: &[u8],
+        now_ms: u64,
+        fence: Fence<'_>,
+        events: &mut Vec<LeaseEvent>,
+    ) -> Result<Option<u64>, LeaseError> {
+        self.expire(now_ms, fence, events);
+        let held = self.held.get_mut(&token);
+        let held = held.filter(|held| held.owner.is_none() && held.record.key == key);
+        let held = held.ok_or(LeaseError::NotHeld { token })?;
+        held.owner = Some(owner);
+        let expires = held.record.expires_at_ms;
+        self.totals.reclaimed += 1;
+        let theirs = self.connections.entry(owner).or_default();
+        theirs.leases.insert(token);
+        self.set_due(token, expires);
+        Ok(expires)
+    }
+
+    /// The leases that are held, each with its holder; `None` for those nobody claimed yet.
+    pub fn held(&self) -> impl Iterator<Item = (&LeaseRecord, Option<ConnectionId>)> {
+        self.held.values().map(|held| (&held.record, held.owner))
+    }
+
+    /// Waits for a key.
+    pub fn waiting(&self, key: &[u8]) -> usize {
+        self.keys.get(key).map_or(0, |place| place.waiters.len())
+    }
+
+    /// Keys that are held, waited for or observed.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// What happened so far.
+    pub fn totals(&self) -> LeaseTotals {
+        self.totals
+    }
+}
+
+/// # Steps
+impl Leases {
+    /// Whether there is a free permit, if the wish is a proper one.
+    fn check(&self, asker: Asker, ask: &Ask) -> Result<bool, LeaseError> {
+        if let Kind::Semaphore { permits } = ask.kind {
+            let limit = self.limits.permits;
+            if !(1..=limit).contains(&permits) {
+                return Err(LeaseError::Permits { limit });
+            }
+        }
+        self.check_key(asker, &ask.key, ask.kind)?;
+        let Some(place) = self.keys.get(&ask.key) else {
+            return Ok(true);
+        };
+        if place.holders.len() < place.kind.permits() {
+            return Ok(true);
+        }
+        let limit = self.limits.waiters;
+        match ask.wait_until_ms {
+            None => Err(LeaseError::Held),
+            Some(_) if place.waiters.len() >= limit => Err(LeaseError::Waiters { limit }),
+            Some(_) => Ok(false),
+        }
+    }
+
+    fn check_key(&self, asker: Asker, key: &[u8], kind: Kind) -> Result<(), LeaseError> {
+        match self.keys.get(key) {
+            Some(place) if place.kind != kind => {
+                return Err(LeaseError::Kind { is: place.kind });
+            }
+            None if self.keys.len() >= self.limits.keys => {
+                let limit = self.limits.keys;
+                return Err(LeaseError::Keys { limit });
+            }
+            _ => {}
+        }
+        let Some(theirs) = self.connections.get(&asker.connection) else {
+            return Ok(());
+        };
+        let request = asker.request;
+        if theirs.waits.contains_key(&request) || theirs.observed.contains_key(&request) {
+            return Err(LeaseError::Duplicate { request });
+        }
+        let limit = self.limits.per_connection;
+        if theirs.leases.len() + theirs.waits.len() + theirs.observed.len() >= limit {
+            return Err(LeaseError::TooMany { limit });
+        }
+        Ok(())
+    }
+
+    /// Gives free permits to those who wait longest. Fails if one who does not wait gets none.
+    fn grant(
+        &mut self,
+        key: &Bytes,
+        now_ms: u64,
+        fence: Fence<'_>,
+        events: &mut Vec<LeaseEvent>,
+    ) -> Result<(), LeaseError> {
+        let mut outcome = Ok(());
+        while let Some(place) = self.keys.get_mut(key) {
+            let is_free = place.holders.len() < place.kind.permits();
+            let Some(first) = place.waiters.first_entry().filter(|_| is_free) else {
+                break;
+            };
+            let asker = first.get().asker;
+            let kind = place.kind;
+            let has_waited = self.waits.contains_key(&asker);
+            let waiter = if has_waited {
+                self.end_wait(asker, key)
+            } else {
+                place.waiters.pop_first().map(|first| first.1)
+            };
+            let Some(waiter) = waiter else { break };
+            if has_waited && waiter.until_ms <= now_ms {
+                self.totals.timed_out += 1;
+                events.push(LeaseEvent::NotGranted(asker, NotGranted::TimedOut));
+                continue;
+            }
+            match fence().filter(|token| *token > self.last_token) {
+                Some(token) => self.hold(token, key, kind, waiter, now_ms, events),
+                None => {
+                    self.totals.no_token += 1;
+                    if has_waited {
+                        events.push(LeaseEvent::NotGranted(asker, NotGranted::NoToken));
+                    } else {
+                        outcome = Err(LeaseError::NoToken);
+                    }
+                }
+            }
+        }
+        self.forget_if_unused(key);
+        outcome
+    }
+
+    fn hold(
+        &mut self,
+        token: u64,
+        key: &Bytes,
+        kind: Kind,
+        waiter: Waiter,
+        now_ms: u64,
+        events: &mut Vec<LeaseEvent>,
+    ) {
+        let asker = waiter.asker;
+        let expires = waiter.ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
+        let record = LeaseRecord {
+            token,
+            key: key.clone(),
+            kind,
+            value: waiter.value,
+            ttl_ms: waiter.ttl_ms,
+            expires_at_ms: expires,
+        };
+        self.last_token = token;
+        self.totals.granted += 1;
+        events.push(LeaseEvent::Keep(record.clone()));
+        events.push(LeaseEvent::Granted(asker, token));
+        let held = Held {
+            record,
+            owner: Some(asker.connection),
+            due_ms: None,
+        };
+        self.held.insert(token, held);
+        self.set_due(token, expires);
+        let theirs = self.connections.entry(asker.connection).or_default();
+        theirs.leases.insert(token);
+        if let Some(place) = self.keys.get_mut(key) {
+            place.holders.insert(token);
+            tell(place, &self.held, events);
+        }
+    }
+
+    /// Ends a lease, and grants what became free.
+    fn end(
+        &mut self,
+        token: u64,
+        now_ms: u64,
+        fence: Fence<'_>,
+        events: &mut Vec<LeaseEvent>,
+    ) {
+        self.set_due(token, None);
+        let Some(held) = self.held.remove(&token) else {
+            return;
+        };
+        events.push(LeaseEvent::Forget(token));
+        if let Some(owner) = held.owner {
+            if let Some(theirs) = self.connections.get_mut(&owner) {
+                theirs.leases.remove(&token);
+            }
+            self.forget_connection_if_unused(owner);
+        }
+        let key = held.record.key;
+        if let Some(place) = self.keys.get_mut(&key) {
+            place.holders.remove(&token);
+        }
+        // Nobody here does not wait.
+        let _ = self.grant(&key, now_ms, fence, events);
+        if let Some(place) = self.keys.get(&key).filter(|place| place.holders.is_empty()) {
+            tell(place, &self.held, events);
+        }
+    }
+
+    fn end_wait(&mut self, asker: Asker, key: &Bytes) -> Option<Waiter> {
+        let number = self.waits.remove(&asker)?;
+        if let Some(theirs) = self.connections.get_mut(&asker.connection) {
+            theirs.waits.remove(&asker.request);
+        }
+        self.forget_connection_if_unused(asker.connection);
+        let waiter = self.keys.get_mut(key)?.waiters.remove(&number)?;
+        self.deadlines.remove(&(waiter.until_ms, Due::Wait(asker)));
+        Some(waiter)
+    }
+
+    fn owned(&mut self, owner: ConnectionId, token: u64) -> Result<&mut Held, LeaseError> {
+        let held = self.held.get_mut(&token);
+        held.filter(|held| held.owner == Some(owner))
+            .ok_or(LeaseError::NotHeld { token })
+    }
+
+    fn set_due(&mut self, token: u64, due_ms: Option<u64>) {
+        let Some(held) = self.held.get_mut(&token) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut held.due_ms, due_ms) {
+            self.deadlines.remove(&(before, Due::Lease(token)));
+        }
+        if let Some(due_ms) = due_ms {
+            self.deadlines.insert((due_ms, Due::Lease(token)));
+        }
+    }
+
+    fn forget_if_unused(&mut self, key: &Bytes) {
+        let is_unused = |place: &Place| {
+            place.holders.is_empty() && place.waiters.is_empty() && place.observers.is_empty()
+        };
+        if self.keys.get(key).is_some_and(is_unused) {
+            self.keys.remove(key);
+        }
+    }
+
+    fn forget_connection_if_unused(&mut self, connection: ConnectionId) {
+        let is_unused = |theirs: &Theirs| {
+            theirs.leases.is_empty() && theirs.waits.is_empty() && theirs.observed.is_empty()
+        };
+        if self.connections.get(&connection).is_some_and(is_unused) {
+            self.connections.remove(&connection);
+        }
+    }
+}
+
+/// A copy, so that no connection's read buffer is kept for it.
+fn own(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+fn place<'k>(keys: &'k mut HashMap<Bytes, Place>, key: &Bytes, kind: Kind) -> &'k mut Place {
+    keys.entry(key.clone()).or_insert_with(|| Place {
+        kind,
+        holders: BTreeSet::new(),
+        waiters: BTreeMap::new(),
+        observers: BTreeSet::new(),
+    })
+}
+
+fn leader(place: &Place, held: &BTreeMap<u64, Held>) -> Option<(u64, Bytes)> {
+    let token = *place.holders.first()?;
+    Some((token, held.get(&token)?.record.value.clone()))
+}
+
+fn tell(place: &Place, held: &BTreeMap<u64, Held>, events: &mut Vec<LeaseEvent>) {
+    for observer in &place.observers {
+        events.push(LeaseEvent::Leader(*observer, leader(place, held)));
+    }
+}
+
+#[cfg(test)]
+mod tests;
