@@ -1,0 +1,173 @@
+//! From a stream of bytes to frames and back.
+
+use crate::frame::{Frame, FrameError};
+use crate::limits::{Limits, FRAME_LEN_MAX, LENGTH_LEN};
+use bytes::BytesMut;
+use std::io;
+use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
+
+/// Cuts frames out of a stream of bytes, for tokio-util's `Framed` or by hand.
+///
+/// A declared length beyond the limit is refused before memory is reserved for it.
+#[derive(Debug, Clone)]
+pub struct FrameCodec {
+    lengths: LengthDelimitedCodec,
+    headers_bytes: usize,
+}
+
+impl FrameCodec {
+    /// A codec that takes frames and headers within these limits.
+    pub fn new(limits: &Limits) -> Self {
+        let lengths = LengthDelimitedCodec::builder()
+            .big_endian()
+            .length_field_length(LENGTH_LEN)
+            .max_frame_length(limits.frame_bytes.min(FRAME_LEN_MAX))
+            .new_codec();
+        Self {
+            lengths,
+            headers_bytes: limits.headers_bytes,
+        }
+    }
+}
+
+impl Decoder for FrameCodec {
+    type Item = Frame;
+    type Error = FrameError;
+
+    #[inline]
+    fn decode(&mut self, received: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        let limit = self.lengths.max_frame_length();
+        let bytes = self.lengths.decode(received).map_err(|error| {
+            // The one thing that it finds fault with.
+            match error.kind() {
+                io::ErrorKind::InvalidData => FrameError::TooLong { limit },
+                _ => FrameError::Io(error),
+            }
+        })?;
+        let Some(bytes) = bytes else {
+            return Ok(None);
+        };
+        let frame = Frame::decode(bytes.freeze())?;
+        match frame.headers().len() {
+            len if len > self.headers_bytes => Err(FrameError::HeadersLen {
+                len,
+                limit: self.headers_bytes,
+            }),
+            _ => Ok(Some(frame)),
+        }
+    }
+}
+
+impl Encoder<&Frame> for FrameCodec {
+    type Error = FrameError;
+
+    fn encode(&mut self, frame: &Frame, out: &mut BytesMut) -> Result<(), FrameError> {
+        frame.write_to(out);
+        Ok(())
+    }
+}
+
+impl Encoder<Frame> for FrameCodec {
+    type Error = FrameError;
+
+    fn encode(&mut self, frame: Frame, out: &mut BytesMut) -> Result<(), FrameError> {
+        self.encode(&frame, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{HEADER_LEN, HEAD_LEN};
+    use crate::{Head, Op, Tail};
+
+    fn codec(limits: Limits) -> FrameCodec {
+        FrameCodec::new(&limits)
+    }
+
+    fn wire(payload: &[u8]) -> (Frame, BytesMut) {
+        let frame = Frame::new(
+            Head::new(Op::Set, 1),
+            Tail::new(b"k", b"", payload).unwrap(),
+        );
+        let mut out = BytesMut::new();
+        codec(Limits::default()).encode(&frame, &mut out).unwrap();
+        (frame, out)
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_they_arrive() {
+        let (frame, bytes) = wire(b"value");
+        let mut codec = codec(Limits::default());
+        let mut received = BytesMut::new();
+        let mut frames = 0;
+        for byte in bytes.iter().chain(&bytes).chain(&bytes[..10]) {
+            received.extend_from_slice(&[*byte]);
+            if let Some(decoded) = codec.decode(&mut received).unwrap() {
+                assert_eq!(decoded, frame);
+                frames += 1;
+            }
+        }
+        assert_eq!(frames, 2);
+        assert!(
+            codec.decode_eof(&mut received).is_err(),
+            "it ends within a frame"
+        );
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_memory_is_reserved() {
+        for limit in [HEAD_LEN, 1000, FRAME_LEN_MAX, usize::MAX] {
+            let limits = Limits {
+                frame_bytes: limit,
+                ..Limits::default()
+            };
+            let limit = limit.min(FRAME_LEN_MAX);
+            for length in [
+                u32::try_from(limit).unwrap() + 1,
+                1 << 24,
+                1 << 31,
+                u32::MAX,
+            ] {
+                let mut received = BytesMut::from(&length.to_be_bytes()[..]);
+                let before = received.capacity();
+                let refused = codec(limits.clone()).decode(&mut received);
+                assert!(
+                    matches!(refused, Err(FrameError::TooLong { limit: told }) if told == limit)
+                );
+                assert_eq!(received.capacity(), before);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_exactly_the_limit_is_taken() {
+        let (frame, bytes) = wire(&[7; 100]);
+        let exact = HEADER_LEN + 101;
+        for (frame_bytes, fits) in [(exact, true), (exact - 1, false)] {
+            let limits = Limits {
+                frame_bytes,
+                ..Limits::default()
+            };
+            let decoded = codec(limits).decode(&mut bytes.clone());
+            assert_eq!(
+                decoded.is_ok_and(|decoded| decoded == Some(frame.clone())),
+                fits
+            );
+        }
+    }
+
+    #[test]
+    fn headers_beyond_the_brokers_limit_are_refused() {
+        let limits = Limits {
+            headers_bytes: 10,
+            ..Limits::default()
+        };
+        for (len, fits) in [(10, true), (11, false)] {
+            let mut out = BytesMut::new();
+            let head = Head::new(Op::Publish, 0);
+            crate::write_frame(&mut out, head, b"a", &vec![0x80; len], b"").unwrap();
+            assert_eq!(codec(limits.clone()).decode(&mut out).is_ok(), fits);
+        }
+    }
+}
