@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 mod types;
 
 pub use types::{
-    Ask, Asker, Kind, LeaseError, LeaseEvent, LeaseLimits, LeaseRecord, LeaseTotals, NotGranted,
+    Ask, Asker, LeaseError, LeaseEvent, LeaseLimits, LeaseRecord, LeaseTotals, NotGranted,
 };
 
 /// Gives the next fencing token; `None` if there is none to be had.
@@ -38,7 +38,8 @@ pub struct Leases {
 /// What is known about a key.
 #[derive(Debug)]
 struct Place {
-    kind: Kind,
+    /// 0 while it is only observed.
+    permits: u32,
     holders: BTreeSet<u64>,
     /// By number, so in the order they came.
     waiters: BTreeMap<u64, Waiter>,
@@ -106,7 +107,8 @@ impl Leases {
             self.totals.refused += u64::from(*error != LeaseError::Held);
         })?;
         let key = own(&ask.key);
-        let place = place(&mut self.keys, &key, ask.kind);
+        let place = place(&mut self.keys, &key);
+        place.permits = ask.permits;
         let waiter = Waiter {
             asker,
             value: own(&ask.value),
@@ -119,7 +121,9 @@ impl Leases {
             place.waiters.insert(self.last_wait, waiter);
             return self.grant(&key, now_ms, fence, events);
         }
-        self.deadlines.insert((waiter.until_ms, Due::Wait(asker)));
+        if waiter.until_ms != u64::MAX {
+            self.deadlines.insert((waiter.until_ms, Due::Wait(asker)));
+        }
         place.waiters.insert(self.last_wait, waiter);
         self.waits.insert(asker, self.last_wait);
         let theirs = self.connections.entry(asker.connection).or_default();
@@ -140,21 +144,31 @@ impl Leases {
         })
     }
 
-    /// Lets a lease live for its time again, from now on; returns when that ends.
+    /// Lets a lease live for its time (or another) again, from now on, and may give it another
+    /// value; returns when that time ends.
     pub fn renew(
         &mut self,
         owner: ConnectionId,
         token: u64,
+        (ttl_ms, value): (Option<u64>, Option<&[u8]>),
         now_ms: u64,
         fence: Fence<'_>,
         events: &mut Vec<LeaseEvent>,
     ) -> Result<Option<u64>, LeaseError> {
         self.expire(now_ms, fence, events);
-        let held = self.owned(owner, token)?;
-        let expires = held.record.ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
-        held.record.expires_at_ms = expires;
-        if expires.is_some() {
-            events.push(LeaseEvent::Keep(held.record.clone()));
+        let record = &mut self.owned(owner, token)?.record;
+        record.ttl_ms = ttl_ms.or(record.ttl_ms);
+        let expires = record.ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
+        record.expires_at_ms = expires;
+        if let Some(value) = value {
+            record.value = own(value);
+        }
+        let record = record.clone();
+        if let Some(place) = self.keys.get(&record.key).filter(|_| value.is_some()) {
+            tell(place, &record.key, events);
+        }
+        if expires.is_some() || value.is_some() {
+            events.push(LeaseEvent::Keep(record));
         }
         self.set_due(token, expires);
         Ok(expires)
@@ -176,20 +190,19 @@ impl Leases {
         Ok(())
     }
 
-    /// Tells `observer` who leads an election, now and whenever that changes.
+    /// Tells `observer` who holds a key, now and whenever that changes.
     pub fn observe(
         &mut self,
         observer: Asker,
         key: &[u8],
         events: &mut Vec<LeaseEvent>,
     ) -> Result<(), LeaseError> {
-        self.check_key(observer, key, Kind::Election)
+        self.check_key(observer, key)
             .inspect_err(|_| self.totals.refused += 1)?;
         let key = own(key);
-        let place = place(&mut self.keys, &key, Kind::Election);
+        let place = place(&mut self.keys, &key);
         place.observers.insert(observer);
-        let leader = leader(place, &self.held);
-        events.push(LeaseEvent::Leader(observer, leader));
+        events.push(LeaseEvent::Holders(observer, key.clone()));
         let theirs = self.connections.entry(observer.connection).or_default();
         theirs.observed.insert(observer.request, key);
         Ok(())
@@ -276,14 +289,15 @@ impl Leases {
     pub fn restore(&mut self, record: LeaseRecord, grace_until_ms: u64) -> bool {
         // Not below what was ever given out, whatever the records say.
         self.last_token = self.last_token.max(record.token);
-        let place = place(&mut self.keys, &record.key, record.kind);
-        let fits = place.kind == record.kind
-            && place.holders.len() < place.kind.permits()
+        let place = place(&mut self.keys, &record.key);
+        let fits = (place.holders.is_empty() || place.permits == record.permits)
+            && place.holders.len() < record.permits as usize
             && !self.held.contains_key(&record.token);
         if !fits {
             self.forget_if_unused(&record.key);
             return false;
         }
+        place.permits = record.permits;
         place.holders.insert(record.token);
         let expires = record.expires_at_ms.unwrap_or(u64::MAX);
         let token = record.token;
@@ -326,6 +340,18 @@ impl Leases {
         self.held.values().map(|held| (&held.record, held.owner))
     }
 
+    /// Those who hold a key, the first of them first.
+    pub fn holders(
+        &self,
+        key: &[u8],
+    ) -> impl Iterator<Item = (&LeaseRecord, Option<ConnectionId>)> {
+        let tokens = self.keys.get(key).into_iter().flat_map(|place| &place.holders);
+        tokens.filter_map(|token| {
+            let held = self.held.get(token)?;
+            Some((&held.record, held.owner))
+        })
+    }
+
     /// Waits for a key.
     pub fn waiting(&self, key: &[u8]) -> usize {
         self.keys.get(key).map_or(0, |place| place.waiters.len())
@@ -346,17 +372,20 @@ impl Leases {
 impl Leases {
     /// Whether there is a free permit, if the wish is a proper one.
     fn check(&self, asker: Asker, ask: &Ask) -> Result<bool, LeaseError> {
-        if let Kind::Semaphore { permits } = ask.kind {
-            let limit = self.limits.permits;
-            if !(1..=limit).contains(&permits) {
-                return Err(LeaseError::Permits { limit });
-            }
+        let limit = self.limits.permits;
+        if !(1..=limit).contains(&ask.permits) {
+            return Err(LeaseError::Permits { limit });
         }
-        self.check_key(asker, &ask.key, ask.kind)?;
-        let Some(place) = self.keys.get(&ask.key) else {
+        self.check_key(asker, &ask.key)?;
+        let in_use = |place: &&Place| !place.holders.is_empty();
+        let Some(place) = self.keys.get(&ask.key).filter(in_use) else {
             return Ok(true);
         };
-        if place.holders.len() < place.kind.permits() {
+        if place.permits != ask.permits {
+            let permits = place.permits;
+            return Err(LeaseError::Disagree { permits });
+        }
+        if place.holders.len() < place.permits as usize {
             return Ok(true);
         }
         let limit = self.limits.waiters;
@@ -367,16 +396,10 @@ impl Leases {
         }
     }
 
-    fn check_key(&self, asker: Asker, key: &[u8], kind: Kind) -> Result<(), LeaseError> {
-        match self.keys.get(key) {
-            Some(place) if place.kind != kind => {
-                return Err(LeaseError::Kind { is: place.kind });
-            }
-            None if self.keys.len() >= self.limits.keys => {
-                let limit = self.limits.keys;
-                return Err(LeaseError::Keys { limit });
-            }
-            _ => {}
+    fn check_key(&self, asker: Asker, key: &[u8]) -> Result<(), LeaseError> {
+        let limit = self.limits.keys;
+        if !self.keys.contains_key(key) && self.keys.len() >= limit {
+            return Err(LeaseError::Keys { limit });
         }
         let Some(theirs) = self.connections.get(&asker.connection) else {
             return Ok(());
@@ -402,12 +425,12 @@ impl Leases {
     ) -> Result<(), LeaseError> {
         let mut outcome = Ok(());
         while let Some(place) = self.keys.get_mut(key) {
-            let is_free = place.holders.len() < place.kind.permits();
+            let is_free = place.holders.len() < place.permits as usize;
             let Some(first) = place.waiters.first_entry().filter(|_| is_free) else {
                 break;
             };
             let asker = first.get().asker;
-            let kind = place.kind;
+            let permits = place.permits;
             let has_waited = self.waits.contains_key(&asker);
             let waiter = if has_waited {
                 self.end_wait(asker, key)
@@ -421,7 +444,7 @@ impl Leases {
                 continue;
             }
             match fence().filter(|token| *token > self.last_token) {
-                Some(token) => self.hold(token, key, kind, waiter, now_ms, events),
+                Some(token) => self.hold(token, key, permits, waiter, now_ms, events),
                 None => {
                     self.totals.no_token += 1;
                     if has_waited {
@@ -440,7 +463,7 @@ impl Leases {
         &mut self,
         token: u64,
         key: &Bytes,
-        kind: Kind,
+        permits: u32,
         waiter: Waiter,
         now_ms: u64,
         events: &mut Vec<LeaseEvent>,
@@ -450,7 +473,7 @@ impl Leases {
         let record = LeaseRecord {
             token,
             key: key.clone(),
-            kind,
+            permits,
             value: waiter.value,
             ttl_ms: waiter.ttl_ms,
             expires_at_ms: expires,
@@ -470,7 +493,7 @@ impl Leases {
         theirs.leases.insert(token);
         if let Some(place) = self.keys.get_mut(key) {
             place.holders.insert(token);
-            tell(place, &self.held, events);
+            tell(place, key, events);
         }
     }
 
@@ -497,10 +520,13 @@ impl Leases {
         if let Some(place) = self.keys.get_mut(&key) {
             place.holders.remove(&token);
         }
+        let before = self.last_token;
         // Nobody here does not wait.
         let _ = self.grant(&key, now_ms, fence, events);
-        if let Some(place) = self.keys.get(&key).filter(|place| place.holders.is_empty()) {
-            tell(place, &self.held, events);
+        // Where somebody follows, observers were told already.
+        let is_alone = |_: &&Place| self.last_token == before;
+        if let Some(place) = self.keys.get(&key).filter(is_alone) {
+            tell(place, &key, events);
         }
     }
 
@@ -557,23 +583,18 @@ fn own(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-fn place<'k>(keys: &'k mut HashMap<Bytes, Place>, key: &Bytes, kind: Kind) -> &'k mut Place {
+fn place<'k>(keys: &'k mut HashMap<Bytes, Place>, key: &Bytes) -> &'k mut Place {
     keys.entry(key.clone()).or_insert_with(|| Place {
-        kind,
+        permits: 0,
         holders: BTreeSet::new(),
         waiters: BTreeMap::new(),
         observers: BTreeSet::new(),
     })
 }
 
-fn leader(place: &Place, held: &BTreeMap<u64, Held>) -> Option<(u64, Bytes)> {
-    let token = *place.holders.first()?;
-    Some((token, held.get(&token)?.record.value.clone()))
-}
-
-fn tell(place: &Place, held: &BTreeMap<u64, Held>, events: &mut Vec<LeaseEvent>) {
+fn tell(place: &Place, key: &Bytes, events: &mut Vec<LeaseEvent>) {
     for observer in &place.observers {
-        events.push(LeaseEvent::Leader(*observer, leader(place, held)));
+        events.push(LeaseEvent::Holders(*observer, key.clone()));
     }
 }
 

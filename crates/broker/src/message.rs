@@ -1,30 +1,14 @@
 //! A published message, as all subscribers of all channels share it.
 
-use bytes::Bytes;
-use std::ops::Range;
+use crate::ids::ConnectionId;
+use ganger_protocol::{headers, Flags, Tail};
 
-/// A message. What is sent to every subscriber alike (subject, headers, payload) is one piece of
-/// bytes, encoded once by its publisher.
+/// A message: the tail that every subscriber gets, and what is known about its publishing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    tail: Bytes,
-    key: Option<Range<u32>>,
-    subject_len: u16,
-    headers_len: u16,
-    flags: u16,
-}
-
-/// Where the parts of a message's tail are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// Bytes of the subject, with which the tail begins.
-    pub subject_len: u16,
-    /// Bytes of the headers, which follow the subject; the rest is payload.
-    pub headers_len: u16,
-    /// Where in the tail the key stands by which messages are conflated, if they have one.
-    pub key: Option<Range<u32>>,
-    /// Flags for whoever receives it; nothing here looks at them.
-    pub flags: u16,
+    tail: Tail,
+    flags: Flags,
+    publisher: Option<ConnectionId>,
 }
 
 /// Tails shorter than this are copied to memory of their own: as slices they would keep the whole
@@ -35,69 +19,53 @@ pub const COPY_BELOW: usize = 4096;
 pub const OVERHEAD: usize = 128;
 
 impl Message {
-    /// A message of a tail and its parts; `None` if the parts are not within the tail.
-    pub fn new(tail: Bytes, parts: Parts) -> Option<Self> {
-        let headers_end = usize::from(parts.subject_len) + usize::from(parts.headers_len);
-        let key_fits = parts.key.as_ref().is_none_or(|key| {
-            key.start <= key.end && usize::try_from(key.end).is_ok_and(|end| end <= tail.len())
-        });
-        if headers_end > tail.len() || !key_fits {
-            return None;
+    /// A message that a connection published with these flags.
+    pub fn new(tail: Tail, flags: Flags, publisher: ConnectionId) -> Self {
+        Self {
+            tail: if tail.len() < COPY_BELOW {
+                tail.detached()
+            } else {
+                tail
+            },
+            flags,
+            publisher: Some(publisher),
         }
-        let tail = if tail.len() < COPY_BELOW {
-            Bytes::copy_from_slice(&tail)
-        } else {
-            tail
-        };
-        Some(Self {
-            tail,
-            key: parts.key,
-            subject_len: parts.subject_len,
-            headers_len: parts.headers_len,
-            flags: parts.flags,
+    }
+
+    /// A message of nobody, without headers and flags.
+    pub fn plain(subject: &[u8], payload: &[u8]) -> Result<Self, ganger_protocol::FrameError> {
+        Ok(Self {
+            tail: Tail::new(subject, b"", payload)?,
+            flags: Flags::NONE,
+            publisher: None,
         })
     }
 
-    /// A message without headers and key; `None` if the subject is longer than 65,535 bytes.
-    pub fn plain(subject: &[u8], payload: &[u8]) -> Option<Self> {
-        let parts = Parts {
-            subject_len: u16::try_from(subject.len()).ok()?,
-            ..Parts::default()
-        };
-        Self::new([subject, payload].concat().into(), parts)
+    /// What every subscriber gets.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     /// Its subject.
     pub fn subject(&self) -> &[u8] {
-        &self.tail[..usize::from(self.subject_len)]
-    }
-
-    /// Its headers, encoded.
-    pub fn headers(&self) -> &[u8] {
-        let start = usize::from(self.subject_len);
-        &self.tail[start..start + usize::from(self.headers_len)]
-    }
-
-    /// Its payload.
-    pub fn payload(&self) -> &[u8] {
-        &self.tail[usize::from(self.subject_len) + usize::from(self.headers_len)..]
-    }
-
-    /// Subject, headers and payload in one.
-    pub fn tail(&self) -> &Bytes {
-        &self.tail
+        self.tail.subject()
     }
 
     /// The key by which it is conflated, if its publisher gave one.
     pub fn key(&self) -> Option<&[u8]> {
-        let key = self.key.as_ref()?;
-        // `new` saw that both ends are within the tail, whose length is a `usize`.
-        Some(&self.tail[key.start as usize..key.end as usize])
+        headers::find(self.tail.headers(), headers::KEY)
+            .ok()
+            .flatten()
     }
 
-    /// Flags for whoever receives it.
-    pub fn flags(&self) -> u16 {
+    /// The flags it was published with.
+    pub fn flags(&self) -> Flags {
         self.flags
+    }
+
+    /// Whether a connection published it.
+    pub fn is_from(&self, connection: ConnectionId) -> bool {
+        self.publisher == Some(connection)
     }
 
     /// Bytes of memory it counts for in every bound.
@@ -109,52 +77,32 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parts(subject_len: u16, headers_len: u16, key: Option<Range<u32>>) -> Parts {
-        Parts {
-            subject_len,
-            headers_len,
-            key,
-            flags: 7,
-        }
-    }
+    use bytes::Bytes;
 
     #[test]
-    fn a_message_is_cut_where_its_parts_say() {
-        let tail = Bytes::from_static(b"a.bHEADpayload");
-        let message = Message::new(tail.clone(), parts(3, 4, Some(4..6))).unwrap();
-        assert_eq!(message.subject(), b"a.b");
-        assert_eq!(message.headers(), b"HEAD");
-        assert_eq!(message.payload(), b"payload");
-        assert_eq!(message.key(), Some(&b"EA"[..]));
-        assert_eq!(message.flags(), 7);
-        assert_eq!(message.cost(), 14 + OVERHEAD);
-    }
-
-    #[test]
-    #[allow(clippy::reversed_empty_ranges)]
-    fn parts_outside_the_tail_are_refused() {
-        let tail = Bytes::from_static(b"0123456789");
-        assert!(Message::new(tail.clone(), parts(6, 4, Some(0..10))).is_some());
-        for wrong in [
-            parts(6, 5, None),
-            parts(11, 0, None),
-            parts(u16::MAX, u16::MAX, None),
-            parts(3, 0, Some(0..11)),
-            parts(3, 0, Some(5..4)),
-            parts(3, 0, Some(0..u32::MAX)),
-        ] {
-            assert_eq!(Message::new(tail.clone(), wrong), None);
-        }
+    fn a_message_tells_its_key_and_its_publisher() {
+        let headers = headers::encode(&[("other", "x"), ("key", "seven")]).unwrap();
+        let tail = Tail::new(b"a.b", &headers, b"payload").unwrap();
+        let message = Message::new(tail.clone(), Flags::RETAIN, ConnectionId(3));
+        assert_eq!((message.subject(), message.key()), (&b"a.b"[..], Some(&b"seven"[..])));
+        assert!(message.is_from(ConnectionId(3)) && !message.is_from(ConnectionId(4)));
+        assert_eq!(message.cost(), tail.len() + OVERHEAD);
+        let broken = Tail::new(b"a.b", b"\xff\xff", b"").unwrap();
+        assert_eq!(Message::new(broken, Flags::NONE, ConnectionId(3)).key(), None);
     }
 
     #[test]
     fn a_short_message_does_not_keep_the_buffer_it_came_in() {
         let buffer = Bytes::from(vec![b'x'; 65_536]);
-        let short = Message::new(buffer.slice(100..200), parts(3, 0, None)).unwrap();
-        let long = Message::new(buffer.slice(100..8000), parts(3, 0, None)).unwrap();
-        let within = |tail: &Bytes| buffer.as_ptr_range().contains(&tail.as_ptr());
-        assert!(!within(short.tail()));
-        assert!(within(long.tail()));
+        let message = |tail: Bytes| {
+            let tail = Tail::of_payload(tail).unwrap();
+            Message::new(tail, Flags::NONE, ConnectionId(1))
+        };
+        let within = |message: &Message| {
+            let start = message.tail().bytes().as_ptr();
+            buffer.as_ptr_range().contains(&start)
+        };
+        assert!(!within(&message(buffer.slice(100..100 + COPY_BELOW - 1))));
+        assert!(within(&message(buffer.slice(100..100 + COPY_BELOW))));
     }
 }

@@ -19,10 +19,10 @@ fn asker(connection: u64, request: u32) -> Asker {
     }
 }
 
-fn ask(key: &'static str, kind: Kind, ttl_ms: Option<u64>, wait_until_ms: Option<u64>) -> Ask {
+fn ask(key: &'static str, permits: u32, ttl_ms: Option<u64>, wait_until_ms: Option<u64>) -> Ask {
     Ask {
         key: Bytes::from(key),
-        kind,
+        permits,
         value: Bytes::from("value"),
         ttl_ms,
         wait_until_ms,
@@ -39,7 +39,7 @@ struct World {
     records: BTreeMap<u64, LeaseRecord>,
     owners: BTreeMap<u64, Option<ConnectionId>>,
     queues: HashMap<Bytes, Vec<(Asker, u64)>>,
-    views: BTreeMap<(Asker, Bytes), Option<u64>>,
+    views: BTreeMap<(Asker, Bytes), Vec<u64>>,
     last_token: u64,
 }
 
@@ -49,30 +49,30 @@ enum Op {
     Cancel(usize),
     Renew(usize),
     Release(usize),
-    Observe(u64),
+    Observe(u64, &'static str),
     Gone(u64),
     Wait(u64),
     Fence(bool),
     Restart(Vec<bool>),
 }
 
-const KINDS: [(&str, Kind); 4] = [
-    ("lock", Kind::Lock),
-    ("pool", Kind::Semaphore { permits: 3 }),
-    ("chief", Kind::Election),
-    ("fourth", Kind::Lock),
+const KEYS: [(&str, u32); 4] = [
+    ("lock", 1),
+    ("pool", 3),
+    ("chief", 1),
+    ("fourth", 1),
 ];
 
 fn op() -> impl Strategy<Value = Op> {
-    let key = select(KINDS.map(|kind| kind.0).to_vec());
+    let key = select(KEYS.map(|key| key.0).to_vec());
     let ttl = prop::option::of(0..40_u64);
     let wait = prop::option::of(0..40_u64);
     prop_oneof![
-        10 => (0..5_u64, key, ttl, wait).prop_map(|(c, key, ttl, wait)| Op::Acquire(c, key, ttl, wait)),
+        10 => (0..5_u64, key.clone(), ttl, wait).prop_map(|(c, key, ttl, wait)| Op::Acquire(c, key, ttl, wait)),
         1 => any::<usize>().prop_map(Op::Cancel),
         2 => any::<usize>().prop_map(Op::Renew),
         5 => any::<usize>().prop_map(Op::Release),
-        1 => (0..5_u64).prop_map(Op::Observe),
+        1 => (0..5_u64, key).prop_map(|(c, key)| Op::Observe(c, key)),
         2 => (0..5_u64).prop_map(Op::Gone),
         4 => (0..15_u64).prop_map(Op::Wait),
         1 => prop::bool::weighted(0.8).prop_map(Op::Fence),
@@ -115,8 +115,8 @@ impl World {
             Op::Acquire(connection, key, ttl, wait) => {
                 self.requests += 1;
                 let asker = asker(connection, self.requests);
-                let kind = KINDS.iter().find(|kind| kind.0 == key).unwrap().1;
-                let ask = ask(key, kind, ttl, wait.map(|wait| now + wait));
+                let permits = KEYS.iter().find(|known| known.0 == key).unwrap().1;
+                let ask = ask(key, permits, ttl, wait.map(|wait| now + wait));
                 let outcome = leases.acquire(asker, ask, now, &mut next, &mut events);
                 let is_answered = events.iter().any(
                     |event| matches!(event, LeaseEvent::Granted(who, _) if *who == asker),
@@ -140,7 +140,7 @@ impl World {
             }
             Op::Renew(which) => {
                 if let Some((token, owner)) = self.pick(which) {
-                    let renewed = self.leases.renew(owner, token, now, &mut next, &mut events);
+                    let renewed = self.leases.renew(owner, token, (None, None), now, &mut next, &mut events);
                     let expired = events.contains(&LeaseEvent::Expired(owner, token));
                     prop_assert_eq!(renewed.is_err(), expired);
                 }
@@ -154,10 +154,10 @@ impl World {
                     prop_assert!(events.contains(&LeaseEvent::Forget(token)));
                 }
             }
-            Op::Observe(connection) => {
+            Op::Observe(connection, key) => {
                 self.requests += 1;
                 let observer = asker(connection, self.requests);
-                let _ = leases.observe(observer, b"chief", &mut events);
+                let _ = leases.observe(observer, key.as_bytes(), &mut events);
             }
             Op::Gone(connection) => {
                 let gone = ConnectionId(connection);
@@ -230,9 +230,9 @@ impl World {
                     } else {
                         prop_assert_eq!(queue.remove(0).0, asker, "first come, first served");
                     }
-                    let kind = self.records[&token].kind;
+                    let permits = self.records[&token].permits as usize;
                     let holders = self.records.values().filter(|record| record.key == key).count();
-                    prop_assert!(holders <= kind.permits(), "never more than permits");
+                    prop_assert!(holders <= permits, "never more than permits");
                 }
                 LeaseEvent::NotGranted(asker, why) => {
                     let until = self.queues.values_mut().find_map(|queue| {
@@ -247,9 +247,10 @@ impl World {
                     prop_assert_eq!(self.owners[&token], Some(owner));
                     prop_assert!(self.records[&token].expires_at_ms <= Some(self.now));
                 }
-                LeaseEvent::Leader(observer, leader) => {
-                    let view = (observer, Bytes::from("chief"));
-                    self.views.insert(view, leader.map(|leader| leader.0));
+                LeaseEvent::Holders(observer, key) => {
+                    // Of several news of one step, the last is the state.
+                    let holders = self.leases.holders(&key).map(|holder| holder.0.token);
+                    self.views.insert((observer, key.clone()), holders.collect());
                 }
             }
         }
@@ -261,22 +262,23 @@ impl World {
             self.leases.held().map(|(record, owner)| (record.token, owner)).collect();
         prop_assert_eq!(&held, &self.owners);
         prop_assert!(self.leases.held().all(|(record, _)| self.records[&record.token] == *record));
-        for (key, kind) in KINDS {
+        for (key, permits) in KEYS {
             let holders = self.records.values().filter(|record| record.key == key).count();
             let waits = self.queues.get(key.as_bytes()).map_or(0, Vec::len);
             prop_assert_eq!(self.leases.waiting(key.as_bytes()), waits);
-            prop_assert!(waits == 0 || holders == kind.permits(), "a permit is free, one waits");
+            prop_assert!(waits == 0 || holders == permits as usize, "a permit is free, one waits");
         }
-        let chief = self.records.values().find(|record| record.key == "chief");
-        for view in self.views.values() {
-            prop_assert_eq!(*view, chief.map(|record| record.token));
+        for ((_, key), view) in &self.views {
+            let records = self.records.values().filter(|record| record.key == key);
+            let tokens: Vec<u64> = records.map(|record| record.token).collect();
+            prop_assert_eq!(view, &tokens);
         }
         prop_assert!(self.leases.keys() <= LIMITS.keys);
         let used = |key: &str| {
             self.records.values().any(|record| record.key == key)
-                || (key == "chief" && !self.views.is_empty())
+                || self.views.keys().any(|view| view.1 == key)
         };
-        let used = KINDS.iter().filter(|kind| used(kind.0)).count();
+        let used = KEYS.iter().filter(|key| used(key.0)).count();
         prop_assert_eq!(self.leases.keys(), used);
         Ok(())
     }
@@ -306,34 +308,33 @@ fn fence(first: u64) -> impl FnMut() -> Option<u64> {
 fn one_more_than_allowed_is_refused_and_counted() {
     let mut leases = Leases::new(LIMITS);
     let (mut fence, mut events) = (fence(1), Vec::new());
-    let mut acquire = |leases: &mut Leases, connection, request, key, kind, wait| {
-        let ask = ask(key, kind, None, wait);
+    let mut acquire = |leases: &mut Leases, connection, request, key, permits, wait| {
+        let ask = ask(key, permits, None, wait);
         leases.acquire(asker(connection, request), ask, 0, &mut fence, &mut events)
     };
     let limit = 5;
     for permits in [0, 6] {
-        let kind = Kind::Semaphore { permits };
-        let refused = acquire(&mut leases, 1, 0, "pool", kind, None);
+        let refused = acquire(&mut leases, 1, 0, "pool", permits, None);
         assert_eq!(refused, Err(LeaseError::Permits { limit }));
     }
     for (request, key) in ["a", "b", "c"].into_iter().enumerate() {
         let request = u32::try_from(request).unwrap();
-        acquire(&mut leases, 1, request, key, Kind::Lock, None).unwrap();
+        acquire(&mut leases, 1, request, key, 1, None).unwrap();
     }
-    let fourth = acquire(&mut leases, 1, 3, "d", Kind::Lock, None);
+    let fourth = acquire(&mut leases, 1, 3, "d", 1, None);
     assert_eq!(fourth, Err(LeaseError::Keys { limit: 3 }));
-    let other = acquire(&mut leases, 1, 3, "a", Kind::Election, None);
-    assert_eq!(other, Err(LeaseError::Kind { is: Kind::Lock }));
-    assert_eq!(acquire(&mut leases, 2, 0, "a", Kind::Lock, None), Err(LeaseError::Held));
+    let other = acquire(&mut leases, 1, 3, "a", 2, None);
+    assert_eq!(other, Err(LeaseError::Disagree { permits: 1 }));
+    assert_eq!(acquire(&mut leases, 2, 0, "a", 1, None), Err(LeaseError::Held));
     for request in 10..13 {
-        acquire(&mut leases, 1, request, "a", Kind::Lock, Some(9)).unwrap();
+        acquire(&mut leases, 1, request, "a", 1, Some(9)).unwrap();
     }
-    let seventh = acquire(&mut leases, 1, 13, "a", Kind::Lock, Some(9));
+    let seventh = acquire(&mut leases, 1, 13, "a", 1, Some(9));
     assert_eq!(seventh, Err(LeaseError::TooMany { limit: 6 }));
-    acquire(&mut leases, 2, 1, "a", Kind::Lock, Some(9)).unwrap();
-    let again = acquire(&mut leases, 2, 1, "b", Kind::Lock, Some(9));
+    acquire(&mut leases, 2, 1, "a", 1, Some(9)).unwrap();
+    let again = acquire(&mut leases, 2, 1, "b", 1, Some(9));
     assert_eq!(again, Err(LeaseError::Duplicate { request: RequestId(1) }));
-    let fifth = acquire(&mut leases, 3, 1, "a", Kind::Lock, Some(9));
+    let fifth = acquire(&mut leases, 3, 1, "a", 1, Some(9));
     assert_eq!(fifth, Err(LeaseError::Waiters { limit: 4 }));
     assert_eq!((leases.totals().granted, leases.totals().refused), (3, 7));
 }
@@ -342,7 +343,7 @@ fn one_more_than_allowed_is_refused_and_counted() {
 fn a_restarted_broker_holds_a_lease_for_its_holder_and_then_for_nobody() {
     let (mut fence, mut events) = (fence(100), Vec::new());
     let mut leases = Leases::new(LIMITS);
-    let lock = ask("lock", Kind::Lock, Some(60_000), None);
+    let lock = ask("lock", 1, Some(60_000), None);
     leases.acquire(asker(1, 1), lock, 0, &mut fence, &mut events).unwrap();
     let LeaseEvent::Keep(record) = events.remove(0) else {
         panic!("the record comes first");
@@ -357,7 +358,7 @@ fn a_restarted_broker_holds_a_lease_for_its_holder_and_then_for_nobody() {
         ..record
     };
     assert!(!leases.restore(second, 2000), "one lock, one holder");
-    let wish = ask("lock", Kind::Lock, None, Some(5000));
+    let wish = ask("lock", 1, None, Some(5000));
     leases.acquire(asker(2, 1), wish, 10, &mut fence, &mut events).unwrap();
     assert_eq!((events.len(), leases.next_deadline()), (0, Some(2000)));
     leases.expire(2000, &mut fence, &mut events);
@@ -373,10 +374,32 @@ fn a_token_that_does_not_grow_is_no_token() {
     let mut leases = Leases::new(LIMITS);
     let mut events = Vec::new();
     let mut stuck = || Some(7);
-    let first = ask("a", Kind::Lock, None, None);
+    let first = ask("a", 1, None, None);
     leases.acquire(asker(1, 1), first, 0, &mut stuck, &mut events).unwrap();
-    let second = ask("b", Kind::Lock, None, None);
+    let second = ask("b", 1, None, None);
     let refused = leases.acquire(asker(1, 2), second, 0, &mut stuck, &mut events);
     assert_eq!(refused, Err(LeaseError::NoToken));
     assert_eq!((leases.keys(), leases.totals().no_token), (1, 1));
+}
+
+#[test]
+fn a_renewal_may_change_time_and_value_and_observers_hear_of_it() {
+    let mut leases = Leases::new(LIMITS);
+    let (mut fence, mut events) = (fence(1), Vec::new());
+    let (owner, watcher) = (ConnectionId(1), asker(2, 9));
+    leases.observe(watcher, b"chief", &mut events).unwrap();
+    let wish = ask("chief", 1, Some(10), Some(u64::MAX));
+    leases.acquire(asker(1, 1), wish.clone(), 0, &mut fence, &mut events).unwrap();
+    let change = (Some(50), Some(&b"new"[..]));
+    let until = leases.renew(owner, 1, change, 5, &mut fence, &mut events);
+    assert_eq!(until, Ok(Some(55)));
+    let key = Bytes::from("chief");
+    assert_eq!(events.iter().filter(|e| **e == LeaseEvent::Holders(watcher, key.clone())).count(), 3);
+    assert_eq!(leases.holders(b"chief").next().unwrap().0.value, "new");
+    // One who waits for ever arms no timer.
+    leases.acquire(asker(3, 1), wish, 6, &mut fence, &mut events).unwrap();
+    assert_eq!(leases.next_deadline(), Some(55));
+    assert!(leases.unobserve(watcher) && !leases.unobserve(watcher));
+    leases.release(owner, 1, 7, &mut fence, &mut events).unwrap();
+    assert!(events.contains(&LeaseEvent::Granted(asker(3, 1), 2)));
 }

@@ -4,30 +4,6 @@ use crate::ids::{ConnectionId, RequestId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// What a lease is of. All who name the same key must mean the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
-    /// One holder.
-    Lock,
-    /// So many holders.
-    Semaphore {
-        /// How many; at least one.
-        permits: u32,
-    },
-    /// One holder, whose value observers see.
-    Election,
-}
-
-impl Kind {
-    /// Holders there may be.
-    pub fn permits(self) -> usize {
-        match self {
-            Self::Lock | Self::Election => 1,
-            Self::Semaphore { permits } => permits as usize,
-        }
-    }
-}
-
 /// Who asks, and under which number it wants the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Asker {
@@ -42,13 +18,13 @@ pub struct Asker {
 pub struct Ask {
     /// Of what.
     pub key: Bytes,
-    /// What that is.
-    pub kind: Kind,
+    /// How many may hold it at a time, 1 for locks and elections; all must agree on that.
+    pub permits: u32,
     /// What observers see.
     pub value: Bytes,
     /// After so long without renewal it is taken away; `None` leaves that to the connection's end.
     pub ttl_ms: Option<u64>,
-    /// Until when to wait for it; `None` does not wait.
+    /// Until when to wait for it; `u64::MAX` waits for ever, `None` not at all.
     pub wait_until_ms: Option<u64>,
 }
 
@@ -59,8 +35,8 @@ pub struct LeaseRecord {
     pub token: u64,
     /// Of what.
     pub key: Bytes,
-    /// What that is.
-    pub kind: Kind,
+    /// How many may hold it at a time, 1 for locks and elections; all must agree on that.
+    pub permits: u32,
     /// What observers see.
     pub value: Bytes,
     /// How long a renewal is good for.
@@ -94,8 +70,8 @@ pub enum LeaseEvent {
     NotGranted(Asker, NotGranted),
     /// Tell a holder that its lease was taken away because it was not renewed.
     Expired(ConnectionId, u64),
-    /// Tell an observer who leads now: token and value, or nobody.
-    Leader(Asker, Option<(u64, Bytes)>),
+    /// Tell an observer who holds this key now: see [`Leases::holders`](super::Leases::holders).
+    Holders(Asker, Bytes),
 }
 
 /// Why a wait ended without a lease.
@@ -127,14 +103,14 @@ pub enum LeaseError {
     /// Somebody has it, and the asker does not wait.
     #[error("it is held by another")]
     Held,
-    /// Others use the key for something else.
-    #[error("the key is in use as {is:?}")]
-    Kind {
-        /// As what.
-        is: Kind,
+    /// Others use the key with another number of permits.
+    #[error("the others say it has {permits} permits")]
+    Disagree {
+        /// Their number.
+        permits: u32,
     },
-    /// A semaphore of no or too many permits.
-    #[error("a semaphore has 1 to {limit} permits")]
+    /// No or too many permits.
+    #[error("a lease has 1 to {limit} permits")]
     Permits {
         /// The limit.
         limit: u32,

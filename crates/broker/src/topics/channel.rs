@@ -86,6 +86,19 @@ pub struct Channel {
     totals: Totals,
 }
 
+/// How a subscriber subscribes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// What happens when it is too slow.
+    pub policy: Policy,
+    /// Where it begins.
+    pub start: Start,
+    /// With `DropOldest`: so many messages it may be behind, if that is fewer than the ring holds.
+    pub max_lag: Option<u64>,
+    /// Nothing that its own connection published.
+    pub no_echo: bool,
+}
+
 /// What went through a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
@@ -103,6 +116,8 @@ pub struct Totals {
 struct Cursor {
     subscriber: Subscriber,
     policy: Policy,
+    max_lag: u64,
+    no_echo: bool,
     /// Number of the next message for it.
     position: u64,
     /// What was gone before it joined.
@@ -150,7 +165,8 @@ impl Channel {
     }
 
     /// Adds a subscriber. `true` if there is something to drain for it at once.
-    pub fn join(&mut self, who: Subscriber, policy: Policy, start: Start) -> (CursorId, bool) {
+    pub fn join(&mut self, who: Subscriber, wish: Wish) -> (CursorId, bool) {
+        let Wish { policy, start, .. } = wish;
         let first = self.first();
         let position = match start {
             Start::New => self.next,
@@ -178,6 +194,8 @@ impl Channel {
         let id = CursorId(self.cursors.insert(Cursor {
             subscriber: who,
             policy,
+            max_lag: wish.max_lag.unwrap_or(u64::MAX),
+            no_echo: wish.no_echo,
             position,
             gap,
             idle_at: None,
@@ -223,7 +241,9 @@ impl Channel {
                 Some(conflation) if cursor.policy == Policy::Conflate => {
                     conflation.missed(CursorId(index))
                 }
-                _ => first.saturating_sub(cursor.position),
+                _ => cursor
+                    .oldest_wanted(first, self.next)
+                    .saturating_sub(cursor.position),
             };
             CursorStats {
                 subscriber: cursor.subscriber,

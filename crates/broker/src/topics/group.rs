@@ -242,6 +242,25 @@ impl Group {
         true
     }
 
+    /// Notes that a member is done with a message and all it got before it, and returns how many
+    /// those were.
+    pub fn ack_up_to(&mut self, who: Subscriber, delivery: u64, effects: &mut Effects) -> usize {
+        let Some(member) = self.members.get_mut(&who) else {
+            self.totals.stray_acks += 1;
+            return 0;
+        };
+        self.free.remove(&member.place(who));
+        let later = member.unacked.split_off(&delivery.saturating_add(1));
+        let done = std::mem::replace(&mut member.unacked, later).len();
+        member.acked += done as u64;
+        if member.unacked.len() < member.options.cap as usize {
+            self.free.insert(member.place(who));
+        }
+        self.totals.acked += done as u64;
+        self.hand_out(effects);
+        done
+    }
+
     /// Members there are.
     pub fn members(&self) -> usize {
         self.members.len()

@@ -1,8 +1,9 @@
 //! Handing messages out.
 
-use super::{Channel, CursorId, Policy};
+use super::{Channel, Cursor, CursorId, Policy};
 use crate::message::Message;
 use crate::topics::Effects;
+use ganger_protocol::Flags;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -84,25 +85,25 @@ impl Channel {
     }
 
     fn drain_all(&mut self, id: CursorId, batch: Batch, each: &mut impl FnMut(Delivery<'_>)) {
-        let first = self.first();
+        let (first, next) = (self.first(), self.next);
         let cursor = &mut self.cursors[id.0];
-        if cursor.position < first {
+        let to = cursor.oldest_wanted(first, next);
+        if cursor.position < to {
             let gap = Gap {
                 from: cursor.position,
-                to: first,
-                lost: first - cursor.position,
+                to,
+                lost: to - cursor.position,
             };
             cursor.lost += gap.lost;
-            cursor.position = first;
+            cursor.position = to;
             each(Delivery::Gap(gap));
         }
         let mut left = Left(batch);
         let skip = usize::try_from(cursor.position - first).unwrap_or(usize::MAX);
         for message in self.ring.iter().skip(skip) {
-            each(Delivery::Message(cursor.position, message));
+            let len = cursor.hand_over(cursor.position, message, each);
             cursor.position += 1;
-            cursor.delivered += 1;
-            if !left.after(message.tail().len()) {
+            if !left.after(len) {
                 break;
             }
         }
@@ -120,25 +121,48 @@ impl Channel {
                 cursor.position = first;
                 break;
             };
-            each(Delivery::Message(seq, message));
+            let len = cursor.hand_over(seq, message, each);
             cursor.position = seq + 1;
-            cursor.delivered += 1;
-            goes_on = left.after(message.tail().len());
+            goes_on = left.after(len);
         }
         while goes_on && cursor.position < next {
             let Some(message) = at(&self.ring, first, cursor.position) else {
                 break;
             };
             let len = if conflation.is_newest(cursor.position, message) {
-                each(Delivery::Message(cursor.position, message));
-                cursor.delivered += 1;
-                message.tail().len()
+                cursor.hand_over(cursor.position, message, each)
             } else {
                 0
             };
             cursor.position += 1;
             goes_on = left.after(len);
         }
+    }
+}
+
+impl Cursor {
+    /// The oldest message it gets: of those in the ring, or of those it wants to be behind.
+    pub(super) fn oldest_wanted(&self, first: u64, next: u64) -> u64 {
+        match self.policy {
+            Policy::DropOldest => first.max(next.saturating_sub(self.max_lag)),
+            _ => first,
+        }
+    }
+
+    /// Returns the bytes that were handed out.
+    fn hand_over(
+        &mut self,
+        seq: u64,
+        message: &Arc<Message>,
+        each: &mut impl FnMut(Delivery<'_>),
+    ) -> usize {
+        let no_echo = self.no_echo || message.flags().has(Flags::NO_ECHO);
+        if no_echo && message.is_from(self.subscriber.connection) {
+            return 0;
+        }
+        each(Delivery::Message(seq, message));
+        self.delivered += 1;
+        message.tail().len()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The channel against a naive one, which loops over everybody all the time.
 
 use super::*;
+use ganger_protocol::{Flags, Tail};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -215,6 +216,14 @@ fn message(key: u8, len: usize) -> Arc<Message> {
     Arc::new(Message::plain(&[b'a' + key], &vec![key; len]).unwrap())
 }
 
+fn wish(policy: Policy, start: Start) -> Wish {
+    Wish {
+        policy,
+        start,
+        ..Wish::default()
+    }
+}
+
 fn sorted(mut who: Vec<Subscriber>) -> Vec<Subscriber> {
     who.sort_unstable();
     who
@@ -251,7 +260,7 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
             Op::Join(policy, start) => {
                 let who = Subscriber::new(1, naive.joined);
                 naive.joined += 1;
-                let (id, ready) = channel.join(who, policy, start);
+                let (id, ready) = channel.join(who, wish(policy, start));
                 let (first, next) = (naive.first(), naive.next());
                 let wanted = match start {
                     Start::New => next,
@@ -361,7 +370,7 @@ fn a_message_larger_than_the_ring_stands_alone_in_it() {
 fn publishers_wait_once_for_a_stopped_subscriber() {
     let mut channel = channel(2, 1000);
     let mut effects = Effects::default();
-    let (slow, _) = channel.join(Subscriber::new(1, 1), Policy::Block { wait_ms: 50 }, Start::New);
+    let (slow, _) = channel.join(Subscriber::new(1, 1), wish(Policy::Block { wait_ms: 50 }, Start::New));
     for _ in 0..2 {
         channel.append(&message(0, 1), &mut effects).unwrap();
     }
@@ -401,7 +410,7 @@ fn publishers_wait_once_for_a_stopped_subscriber() {
 fn a_busy_key_does_not_push_out_the_last_word_on_a_quiet_one() {
     let mut channel = channel(4, 10_000);
     let mut effects = Effects::default();
-    let (slow, _) = channel.join(Subscriber::new(1, 1), Policy::Conflate, Start::New);
+    let (slow, _) = channel.join(Subscriber::new(1, 1), wish(Policy::Conflate, Start::New));
     channel.append_now(&message(1, 1), &mut effects);
     for _ in 0..100 {
         channel.append_now(&message(0, 1), &mut effects);
@@ -422,7 +431,7 @@ fn all_channels_together_keep_within_their_budget() {
     for turn in 0..60 {
         let channel = &mut channels[turn / 20];
         if turn % 20 == 0 {
-            channel.join(Subscriber::new(1, 1), Policy::Conflate, Start::New);
+            channel.join(Subscriber::new(1, 1), wish(Policy::Conflate, Start::New));
         }
         channel.append_now(&message(u8::try_from(turn).unwrap(), 1), &mut effects);
         // Each keeps its newest, whatever the others have.
@@ -437,4 +446,41 @@ fn all_channels_together_keep_within_their_budget() {
     assert_eq!((small.used(), before <= small.max()), (before, true));
     drop(channels);
     assert_eq!((budget.used(), small.used()), (0, 0));
+}
+
+#[test]
+fn one_that_wants_to_be_close_loses_what_is_far_behind() {
+    let mut channel = channel(10, 10_000);
+    let mut effects = Effects::default();
+    let close = Wish {
+        max_lag: Some(2),
+        ..Wish::default()
+    };
+    let (id, _) = channel.join(Subscriber::new(1, 1), close);
+    for _ in 0..5 {
+        channel.append_now(&message(0, 1), &mut effects);
+    }
+    let (from, to, lost) = (1, 4, 3);
+    assert_eq!(channel.subscriber_stats().next().unwrap().lost, lost);
+    let gap = Got::Gap(Gap { from, to, lost });
+    assert_eq!(drain(&mut channel, id), [gap, Got::Message(4), Got::Message(5)]);
+}
+
+#[test]
+fn nobody_hears_itself_who_does_not_want_to() {
+    let mut channel = channel(10, 10_000);
+    let mut effects = Effects::default();
+    let quiet = Wish {
+        no_echo: true,
+        ..Wish::default()
+    };
+    let [(quiet, _), (other, _)] = [quiet, Wish::default()]
+        .map(|wish| channel.join(Subscriber::new(1, 1), wish));
+    for (publisher, flags) in [(1, Flags::NONE), (2, Flags::NO_ECHO), (1, Flags::NO_ECHO)] {
+        let tail = Tail::new(b"a", b"", b"").unwrap();
+        let message = Arc::new(Message::new(tail, flags, ConnectionId(publisher)));
+        channel.append_now(&message, &mut effects);
+    }
+    assert_eq!(drain(&mut channel, quiet), [Got::Message(2)]);
+    assert_eq!(drain(&mut channel, other), [Got::Message(1), Got::Message(2)]);
 }

@@ -24,7 +24,7 @@ fn message(number: u32) -> Arc<Message> {
 }
 
 fn number(message: &Message) -> u32 {
-    u32::from_le_bytes(message.payload().try_into().unwrap())
+    u32::from_le_bytes(message.tail().payload().try_into().unwrap())
 }
 
 fn sent(effects: &mut Effects) -> Vec<(u32, u32)> {
@@ -50,6 +50,21 @@ fn equals_take_turns_and_the_one_with_fewest_goes_first() {
         group.offer(&message(number), &mut effects);
     }
     assert_eq!(sent(&mut effects), [(2, 6), (2, 7), (1, 8)]);
+}
+
+#[test]
+fn one_acknowledgement_may_stand_for_all_before_it() {
+    let mut group = Group::new(BOUNDS);
+    let mut effects = Effects::default();
+    group.join(who(1), takes(3, true), &mut effects).unwrap();
+    for number in 0..5 {
+        group.offer(&message(number), &mut effects);
+    }
+    assert_eq!(group.ack_up_to(who(1), 2, &mut effects), 2);
+    assert_eq!(group.ack_up_to(who(1), 2, &mut effects), 0);
+    assert_eq!(sent(&mut effects), [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]);
+    assert_eq!(group.ack_up_to(who(1), u64::MAX, &mut effects), 3);
+    assert_eq!(group.totals().acked, 5);
 }
 
 #[test]
