@@ -63,6 +63,11 @@ impl Message {
         self.flags
     }
 
+    /// Who published it.
+    pub fn publisher(&self) -> Option<ConnectionId> {
+        self.publisher
+    }
+
     /// Whether a connection published it.
     pub fn is_from(&self, connection: ConnectionId) -> bool {
         self.publisher == Some(connection)
@@ -84,11 +89,17 @@ mod tests {
         let headers = headers::encode(&[("other", "x"), ("key", "seven")]).unwrap();
         let tail = Tail::new(b"a.b", &headers, b"payload").unwrap();
         let message = Message::new(tail.clone(), Flags::RETAIN, ConnectionId(3));
-        assert_eq!((message.subject(), message.key()), (&b"a.b"[..], Some(&b"seven"[..])));
+        assert_eq!(
+            (message.subject(), message.key()),
+            (&b"a.b"[..], Some(&b"seven"[..]))
+        );
         assert!(message.is_from(ConnectionId(3)) && !message.is_from(ConnectionId(4)));
         assert_eq!(message.cost(), tail.len() + OVERHEAD);
         let broken = Tail::new(b"a.b", b"\xff\xff", b"").unwrap();
-        assert_eq!(Message::new(broken, Flags::NONE, ConnectionId(3)).key(), None);
+        assert_eq!(
+            Message::new(broken, Flags::NONE, ConnectionId(3)).key(),
+            None
+        );
     }
 
     #[test]

@@ -56,12 +56,7 @@ enum Op {
     Restart(Vec<bool>),
 }
 
-const KEYS: [(&str, u32); 4] = [
-    ("lock", 1),
-    ("pool", 3),
-    ("chief", 1),
-    ("fourth", 1),
-];
+const KEYS: [(&str, u32); 4] = [("lock", 1), ("pool", 3), ("chief", 1), ("fourth", 1)];
 
 fn op() -> impl Strategy<Value = Op> {
     let key = select(KEYS.map(|key| key.0).to_vec());
@@ -97,7 +92,11 @@ impl World {
     }
 
     fn pick(&self, which: usize) -> Option<(u64, ConnectionId)> {
-        let owned: Vec<_> = self.owners.iter().filter_map(|(token, owner)| Some((*token, (*owner)?))).collect();
+        let owned: Vec<_> = self
+            .owners
+            .iter()
+            .filter_map(|(token, owner)| Some((*token, (*owner)?)))
+            .collect();
         (!owned.is_empty()).then(|| owned[which % owned.len()])
     }
 
@@ -118,15 +117,18 @@ impl World {
                 let permits = KEYS.iter().find(|known| known.0 == key).unwrap().1;
                 let ask = ask(key, permits, ttl, wait.map(|wait| now + wait));
                 let outcome = leases.acquire(asker, ask, now, &mut next, &mut events);
-                let is_answered = events.iter().any(
-                    |event| matches!(event, LeaseEvent::Granted(who, _) if *who == asker),
-                );
+                let is_answered = events
+                    .iter()
+                    .any(|event| matches!(event, LeaseEvent::Granted(who, _) if *who == asker));
                 match outcome {
                     Err(_) => prop_assert!(!is_answered),
                     Ok(()) if is_answered => direct = Some(asker),
                     Ok(()) => {
                         let until = now + wait.unwrap();
-                        self.queues.entry(key.into()).or_default().push((asker, until));
+                        self.queues
+                            .entry(key.into())
+                            .or_default()
+                            .push((asker, until));
                     }
                 }
             }
@@ -135,12 +137,16 @@ impl World {
                 if !waits.is_empty() {
                     let asker = waits[which % waits.len()];
                     prop_assert!(leases.cancel(asker) && !leases.cancel(asker));
-                    self.queues.values_mut().for_each(|queue| queue.retain(|wait| wait.0 != asker));
+                    self.queues
+                        .values_mut()
+                        .for_each(|queue| queue.retain(|wait| wait.0 != asker));
                 }
             }
             Op::Renew(which) => {
                 if let Some((token, owner)) = self.pick(which) {
-                    let renewed = self.leases.renew(owner, token, (None, None), now, &mut next, &mut events);
+                    let renewed =
+                        self.leases
+                            .renew(owner, token, (None, None), now, &mut next, &mut events);
                     let expired = events.contains(&LeaseEvent::Expired(owner, token));
                     prop_assert_eq!(renewed.is_err(), expired);
                 }
@@ -148,9 +154,13 @@ impl World {
             Op::Release(which) => {
                 if let Some((token, owner)) = self.pick(which) {
                     let thief = ConnectionId(owner.0 + 1);
-                    let stolen = self.leases.release(thief, token, now, &mut next, &mut events);
+                    let stolen = self
+                        .leases
+                        .release(thief, token, now, &mut next, &mut events);
                     prop_assert_eq!(stolen, Err(LeaseError::NotHeld { token }));
-                    let _ = self.leases.release(owner, token, now, &mut next, &mut events);
+                    let _ = self
+                        .leases
+                        .release(owner, token, now, &mut next, &mut events);
                     prop_assert!(events.contains(&LeaseEvent::Forget(token)));
                 }
             }
@@ -193,7 +203,11 @@ impl World {
                     let wrong = leases.reclaim(owner, token, b"other", now, &mut next, &mut events);
                     prop_assert!(wrong.is_err());
                     let wants = *claims && !events.contains(&LeaseEvent::Forget(token));
-                    if wants && leases.reclaim(owner, token, &key, now, &mut next, &mut events).is_ok() {
+                    if wants
+                        && leases
+                            .reclaim(owner, token, &key, now, &mut next, &mut events)
+                            .is_ok()
+                    {
                         self.owners.insert(token, Some(owner));
                     }
                 }
@@ -231,7 +245,11 @@ impl World {
                         prop_assert_eq!(queue.remove(0).0, asker, "first come, first served");
                     }
                     let permits = self.records[&token].permits as usize;
-                    let holders = self.records.values().filter(|record| record.key == key).count();
+                    let holders = self
+                        .records
+                        .values()
+                        .filter(|record| record.key == key)
+                        .count();
                     prop_assert!(holders <= permits, "never more than permits");
                 }
                 LeaseEvent::NotGranted(asker, why) => {
@@ -250,7 +268,8 @@ impl World {
                 LeaseEvent::Holders(observer, key) => {
                     // Of several news of one step, the last is the state.
                     let holders = self.leases.holders(&key).map(|holder| holder.0.token);
-                    self.views.insert((observer, key.clone()), holders.collect());
+                    self.views
+                        .insert((observer, key.clone()), holders.collect());
                 }
             }
         }
@@ -258,15 +277,28 @@ impl World {
     }
 
     fn judge(&self) -> Result<(), TestCaseError> {
-        let held: BTreeMap<_, _> =
-            self.leases.held().map(|(record, owner)| (record.token, owner)).collect();
+        let held: BTreeMap<_, _> = self
+            .leases
+            .held()
+            .map(|(record, owner)| (record.token, owner))
+            .collect();
         prop_assert_eq!(&held, &self.owners);
-        prop_assert!(self.leases.held().all(|(record, _)| self.records[&record.token] == *record));
+        prop_assert!(self
+            .leases
+            .held()
+            .all(|(record, _)| self.records[&record.token] == *record));
         for (key, permits) in KEYS {
-            let holders = self.records.values().filter(|record| record.key == key).count();
+            let holders = self
+                .records
+                .values()
+                .filter(|record| record.key == key)
+                .count();
             let waits = self.queues.get(key.as_bytes()).map_or(0, Vec::len);
             prop_assert_eq!(self.leases.waiting(key.as_bytes()), waits);
-            prop_assert!(waits == 0 || holders == permits as usize, "a permit is free, one waits");
+            prop_assert!(
+                waits == 0 || holders == permits as usize,
+                "a permit is free, one waits"
+            );
         }
         for ((_, key), view) in &self.views {
             let records = self.records.values().filter(|record| record.key == key);
@@ -285,7 +317,11 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+ })]
     #[test]
     fn leases_are_exclusive_fair_and_fenced(ops in vec(op(), 0..150)) {
         let mut world = World::new();
@@ -325,7 +361,10 @@ fn one_more_than_allowed_is_refused_and_counted() {
     assert_eq!(fourth, Err(LeaseError::Keys { limit: 3 }));
     let other = acquire(&mut leases, 1, 3, "a", 2, None);
     assert_eq!(other, Err(LeaseError::Disagree { permits: 1 }));
-    assert_eq!(acquire(&mut leases, 2, 0, "a", 1, None), Err(LeaseError::Held));
+    assert_eq!(
+        acquire(&mut leases, 2, 0, "a", 1, None),
+        Err(LeaseError::Held)
+    );
     for request in 10..13 {
         acquire(&mut leases, 1, request, "a", 1, Some(9)).unwrap();
     }
@@ -333,7 +372,12 @@ fn one_more_than_allowed_is_refused_and_counted() {
     assert_eq!(seventh, Err(LeaseError::TooMany { limit: 6 }));
     acquire(&mut leases, 2, 1, "a", 1, Some(9)).unwrap();
     let again = acquire(&mut leases, 2, 1, "b", 1, Some(9));
-    assert_eq!(again, Err(LeaseError::Duplicate { request: RequestId(1) }));
+    assert_eq!(
+        again,
+        Err(LeaseError::Duplicate {
+            request: RequestId(1)
+        })
+    );
     let fifth = acquire(&mut leases, 3, 1, "a", 1, Some(9));
     assert_eq!(fifth, Err(LeaseError::Waiters { limit: 4 }));
     assert_eq!((leases.totals().granted, leases.totals().refused), (3, 7));
@@ -344,7 +388,9 @@ fn a_restarted_broker_holds_a_lease_for_its_holder_and_then_for_nobody() {
     let (mut fence, mut events) = (fence(100), Vec::new());
     let mut leases = Leases::new(LIMITS);
     let lock = ask("lock", 1, Some(60_000), None);
-    leases.acquire(asker(1, 1), lock, 0, &mut fence, &mut events).unwrap();
+    leases
+        .acquire(asker(1, 1), lock, 0, &mut fence, &mut events)
+        .unwrap();
     let LeaseEvent::Keep(record) = events.remove(0) else {
         panic!("the record comes first");
     };
@@ -353,13 +399,12 @@ fn a_restarted_broker_holds_a_lease_for_its_holder_and_then_for_nobody() {
     let mut leases = Leases::new(LIMITS);
     assert!(leases.restore(record.clone(), 2000));
     assert!(!leases.restore(record.clone(), 2000), "it is there");
-    let second = LeaseRecord {
-        token: 7,
-        ..record
-    };
+    let second = LeaseRecord { token: 7, ..record };
     assert!(!leases.restore(second, 2000), "one lock, one holder");
     let wish = ask("lock", 1, None, Some(5000));
-    leases.acquire(asker(2, 1), wish, 10, &mut fence, &mut events).unwrap();
+    leases
+        .acquire(asker(2, 1), wish, 10, &mut fence, &mut events)
+        .unwrap();
     assert_eq!((events.len(), leases.next_deadline()), (0, Some(2000)));
     leases.expire(2000, &mut fence, &mut events);
     assert_eq!(events[0], LeaseEvent::Forget(100));
@@ -375,7 +420,9 @@ fn a_token_that_does_not_grow_is_no_token() {
     let mut events = Vec::new();
     let mut stuck = || Some(7);
     let first = ask("a", 1, None, None);
-    leases.acquire(asker(1, 1), first, 0, &mut stuck, &mut events).unwrap();
+    leases
+        .acquire(asker(1, 1), first, 0, &mut stuck, &mut events)
+        .unwrap();
     let second = ask("b", 1, None, None);
     let refused = leases.acquire(asker(1, 2), second, 0, &mut stuck, &mut events);
     assert_eq!(refused, Err(LeaseError::NoToken));
@@ -389,17 +436,29 @@ fn a_renewal_may_change_time_and_value_and_observers_hear_of_it() {
     let (owner, watcher) = (ConnectionId(1), asker(2, 9));
     leases.observe(watcher, b"chief", &mut events).unwrap();
     let wish = ask("chief", 1, Some(10), Some(u64::MAX));
-    leases.acquire(asker(1, 1), wish.clone(), 0, &mut fence, &mut events).unwrap();
+    leases
+        .acquire(asker(1, 1), wish.clone(), 0, &mut fence, &mut events)
+        .unwrap();
     let change = (Some(50), Some(&b"new"[..]));
     let until = leases.renew(owner, 1, change, 5, &mut fence, &mut events);
     assert_eq!(until, Ok(Some(55)));
     let key = Bytes::from("chief");
-    assert_eq!(events.iter().filter(|e| **e == LeaseEvent::Holders(watcher, key.clone())).count(), 3);
+    assert_eq!(
+        events
+            .iter()
+            .filter(|e| **e == LeaseEvent::Holders(watcher, key.clone()))
+            .count(),
+        3
+    );
     assert_eq!(leases.holders(b"chief").next().unwrap().0.value, "new");
     // One who waits for ever arms no timer.
-    leases.acquire(asker(3, 1), wish, 6, &mut fence, &mut events).unwrap();
+    leases
+        .acquire(asker(3, 1), wish, 6, &mut fence, &mut events)
+        .unwrap();
     assert_eq!(leases.next_deadline(), Some(55));
     assert!(leases.unobserve(watcher) && !leases.unobserve(watcher));
-    leases.release(owner, 1, 7, &mut fence, &mut events).unwrap();
+    leases
+        .release(owner, 1, 7, &mut fence, &mut events)
+        .unwrap();
     assert!(events.contains(&LeaseEvent::Granted(asker(3, 1), 2)));
 }

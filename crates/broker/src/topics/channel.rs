@@ -120,7 +120,7 @@ struct Cursor {
     no_echo: bool,
     /// Number of the next message for it.
     position: u64,
-    /// What was gone before it joined.
+    /// What it lost and was not told of yet; what was gone before it joined, for a start.
     gap: Option<Gap>,
     /// Where in `idle` it is.
     idle_at: Option<usize>,
@@ -279,14 +279,7 @@ impl Channel {
                 let conflation = self.conflation.as_mut();
                 let missed = conflation.and_then(|kept| kept.leave(cursor.position, id));
                 if let Some(missed) = missed {
-                    cursor.lost += missed.lost;
-                    // A gap from joining covers only what is before the position.
-                    let before = cursor.gap.take();
-                    cursor.gap = Some(Gap {
-                        from: before.map_or(cursor.position, |gap| gap.from),
-                        to: missed.to,
-                        lost: before.map_or(0, |gap| gap.lost) + missed.lost,
-                    });
+                    cursor.miss(missed.to, missed.lost);
                 }
             }
             Policy::Block { .. } => {
@@ -329,6 +322,13 @@ impl Channel {
     /// The number that the next message will have.
     pub fn next(&self) -> u64 {
         self.next
+    }
+
+    /// The number of the next message for a subscriber.
+    pub fn position(&self, id: CursorId) -> u64 {
+        self.cursors
+            .get(id.0)
+            .map_or(self.next, |cursor| cursor.position)
     }
 
     /// Messages kept.

@@ -1,13 +1,23 @@
 //! Topics: who gets which message.
 
+// One pattern's messages.
 mod budget;
 pub mod channel;
 mod conflate;
 pub mod group;
 mod positions;
+// All patterns.
+mod join;
+mod linger;
+mod registry;
+pub mod retained;
+mod topic;
 pub mod trie;
 
 pub use budget::Budget;
+pub use join::{Joined, Membership, SubscribeError, Subscription};
+pub use registry::{Chosen, Pending, Published, Route, TopicLimits, Topics, TopicsTotals};
+pub use topic::{ChannelStats, GroupStats, Topic, TopicStats};
 
 use crate::ids::{ConnectionId, Subscriber};
 

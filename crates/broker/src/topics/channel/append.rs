@@ -126,8 +126,7 @@ impl Channel {
         }
         if let Some(conflation) = &mut self.conflation {
             conflation.evicted(seq, message, &self.budget);
-            while conflation.kept() > self.bounds.messages
-                || conflation.bytes() > self.bounds.bytes
+            while conflation.kept() > self.bounds.messages || conflation.bytes() > self.bounds.bytes
             {
                 conflation.drop_oldest(&self.budget);
             }
@@ -137,12 +136,13 @@ impl Channel {
     /// How long a publisher waits: as long as the most patient of those it waits for.
     #[cold]
     fn blocked(&self) -> Blocked {
-        let waits = self.blocking.up_to(self.first()).map(|id| {
-            match self.cursors[id.0].policy {
+        let waits = self
+            .blocking
+            .up_to(self.first())
+            .map(|id| match self.cursors[id.0].policy {
                 Policy::Block { wait_ms } => wait_ms,
                 _ => 0,
-            }
-        });
+            });
         Blocked {
             wait_ms: waits.max().unwrap_or(0),
         }

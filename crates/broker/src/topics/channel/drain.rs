@@ -67,9 +67,6 @@ impl Channel {
             return Drained::Idle;
         }
         self.unstand(id, effects);
-        if let Some(gap) = self.cursors[id.0].gap.take() {
-            each(Delivery::Gap(gap));
-        }
         if self.cursors[id.0].policy == Policy::Conflate {
             self.drain_newest(id, batch, &mut each);
         } else {
@@ -89,13 +86,10 @@ impl Channel {
         let cursor = &mut self.cursors[id.0];
         let to = cursor.oldest_wanted(first, next);
         if cursor.position < to {
-            let gap = Gap {
-                from: cursor.position,
-                to,
-                lost: to - cursor.position,
-            };
-            cursor.lost += gap.lost;
+            cursor.miss(to, to - cursor.position);
             cursor.position = to;
+        }
+        if let Some(gap) = cursor.gap.take() {
             each(Delivery::Gap(gap));
         }
         let mut left = Left(batch);
@@ -114,6 +108,9 @@ impl Channel {
         let (cursor, Some(conflation)) = (&mut self.cursors[id.0], &mut self.conflation) else {
             return;
         };
+        if let Some(gap) = cursor.gap.take() {
+            each(Delivery::Gap(gap));
+        }
         let mut left = Left(batch);
         let mut goes_on = true;
         while goes_on && cursor.position < first {
@@ -147,6 +144,16 @@ impl Cursor {
             Policy::DropOldest => first.max(next.saturating_sub(self.max_lag)),
             _ => first,
         }
+    }
+
+    /// Notes a loss, together with one that was not told yet.
+    pub(super) fn miss(&mut self, to: u64, lost: u64) {
+        self.lost += lost;
+        self.gap = Some(Gap {
+            from: self.gap.map_or(self.position, |gap| gap.from),
+            to,
+            lost: self.gap.map_or(0, |gap| gap.lost) + lost,
+        });
     }
 
     /// Returns the bytes that were handed out.

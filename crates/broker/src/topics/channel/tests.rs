@@ -94,7 +94,9 @@ impl Naive {
 
     fn bytes(&self) -> usize {
         let ring = self.messages[self.gone..].iter();
-        ring.chain(self.kept.values()).map(|message| message.cost()).sum()
+        ring.chain(self.kept.values())
+            .map(|message| message.cost())
+            .sum()
     }
 
     fn append(&mut self, message: Arc<Message>, now: bool) -> Result<Vec<Subscriber>, Blocked> {
@@ -168,17 +170,20 @@ impl Naive {
             return (got, Drained::Overrun);
         }
         let cursor = &mut self.cursors[at];
-        got.extend(cursor.gap.take().map(Got::Gap));
         cursor.missed = 0;
         cursor.holds_up = true;
         let conflates = cursor.policy == Policy::Conflate;
         if cursor.position < first && !conflates {
-            let (from, to) = (cursor.position, first);
-            let lost = to - from;
-            got.push(Got::Gap(Gap { from, to, lost }));
+            let lost = first - cursor.position;
+            cursor.gap = Some(Gap {
+                from: cursor.gap.map_or(cursor.position, |gap| gap.from),
+                to: first,
+                lost: cursor.gap.map_or(0, |gap| gap.lost) + lost,
+            });
             cursor.lost += lost;
             cursor.position = first;
         }
+        got.extend(cursor.gap.take().map(Got::Gap));
         let (mut messages, mut bytes) = (batch.messages, batch.bytes);
         let mut position = self.cursors[at].position;
         while position < next && messages > 0 && bytes > 0 {
@@ -199,7 +204,11 @@ impl Naive {
         self.cursors[at].position = position;
         self.cursors[at].idle = position == next;
         self.trim();
-        let drained = if position == next { Drained::Idle } else { Drained::More };
+        let drained = if position == next {
+            Drained::Idle
+        } else {
+            Drained::More
+        };
         (got, drained)
     }
 
@@ -207,7 +216,8 @@ impl Naive {
         let conflating = || self.cursors.iter().filter(|c| c.policy == Policy::Conflate);
         if conflating().all(|cursor| cursor.missed == 0) {
             let min = conflating().map(|cursor| cursor.position).min();
-            self.kept.retain(|seq, _| Some(*seq) >= min && min.is_some());
+            self.kept
+                .retain(|seq, _| Some(*seq) >= min && min.is_some());
         }
     }
 }
@@ -306,7 +316,10 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
             }
             Op::Leave(_) | Op::Drain(..) => {}
         }
-        prop_assert_eq!((channel.first(), channel.next()), (naive.first(), naive.next()));
+        prop_assert_eq!(
+            (channel.first(), channel.next()),
+            (naive.first(), naive.next())
+        );
         prop_assert_eq!(channel.bytes(), naive.bytes());
         prop_assert_eq!(budget.used(), naive.bytes());
         let mut stats: Vec<_> = channel.subscriber_stats().collect();
@@ -328,7 +341,11 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+ })]
     #[test]
     fn it_does_what_the_naive_channel_does(ops in vec(op(), 0..200)) {
         run(ops)?;
@@ -336,7 +353,10 @@ proptest! {
 }
 
 fn channel(messages: usize, bytes: usize) -> Channel {
-    Channel::new(Bounds { messages, bytes }, Arc::new(Budget::new(usize::MAX)))
+    Channel::new(
+        Bounds { messages, bytes },
+        Arc::new(Budget::new(usize::MAX)),
+    )
 }
 
 fn drain(channel: &mut Channel, id: CursorId) -> Vec<Got> {
@@ -370,7 +390,10 @@ fn a_message_larger_than_the_ring_stands_alone_in_it() {
 fn publishers_wait_once_for_a_stopped_subscriber() {
     let mut channel = channel(2, 1000);
     let mut effects = Effects::default();
-    let (slow, _) = channel.join(Subscriber::new(1, 1), wish(Policy::Block { wait_ms: 50 }, Start::New));
+    let (slow, _) = channel.join(
+        Subscriber::new(1, 1),
+        wish(Policy::Block { wait_ms: 50 }, Start::New),
+    );
     for _ in 0..2 {
         channel.append(&message(0, 1), &mut effects).unwrap();
     }
@@ -415,7 +438,10 @@ fn a_busy_key_does_not_push_out_the_last_word_on_a_quiet_one() {
     for _ in 0..100 {
         channel.append_now(&message(0, 1), &mut effects);
     }
-    assert_eq!(drain(&mut channel, slow), [Got::Message(1), Got::Message(101)]);
+    assert_eq!(
+        drain(&mut channel, slow),
+        [Got::Message(1), Got::Message(101)]
+    );
     assert_eq!(channel.len(), 4);
 }
 
@@ -438,7 +464,9 @@ fn all_channels_together_keep_within_their_budget() {
         assert!(budget.used() <= 12 * message(0, 1).cost());
     }
     assert!(channels.iter().all(|channel| !channel.is_empty()));
-    assert!(channels.iter().all(|channel| channel.totals().pressed_out > 0));
+    assert!(channels
+        .iter()
+        .all(|channel| channel.totals().pressed_out > 0));
     // Elsewhere there is less room.
     let small = Arc::new(Budget::new(3 * message(0, 1).cost()));
     channels[0].move_to(Arc::clone(&small), &mut effects);
@@ -463,7 +491,10 @@ fn one_that_wants_to_be_close_loses_what_is_far_behind() {
     let (from, to, lost) = (1, 4, 3);
     assert_eq!(channel.subscriber_stats().next().unwrap().lost, lost);
     let gap = Got::Gap(Gap { from, to, lost });
-    assert_eq!(drain(&mut channel, id), [gap, Got::Message(4), Got::Message(5)]);
+    assert_eq!(
+        drain(&mut channel, id),
+        [gap, Got::Message(4), Got::Message(5)]
+    );
 }
 
 #[test]
@@ -474,13 +505,16 @@ fn nobody_hears_itself_who_does_not_want_to() {
         no_echo: true,
         ..Wish::default()
     };
-    let [(quiet, _), (other, _)] = [quiet, Wish::default()]
-        .map(|wish| channel.join(Subscriber::new(1, 1), wish));
+    let [(quiet, _), (other, _)] =
+        [quiet, Wish::default()].map(|wish| channel.join(Subscriber::new(1, 1), wish));
     for (publisher, flags) in [(1, Flags::NONE), (2, Flags::NO_ECHO), (1, Flags::NO_ECHO)] {
         let tail = Tail::new(b"a", b"", b"").unwrap();
         let message = Arc::new(Message::new(tail, flags, ConnectionId(publisher)));
         channel.append_now(&message, &mut effects);
     }
     assert_eq!(drain(&mut channel, quiet), [Got::Message(2)]);
-    assert_eq!(drain(&mut channel, other), [Got::Message(1), Got::Message(2)]);
+    assert_eq!(
+        drain(&mut channel, other),
+        [Got::Message(1), Got::Message(2)]
+    );
 }

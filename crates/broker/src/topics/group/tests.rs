@@ -38,12 +38,17 @@ fn equals_take_turns_and_the_one_with_fewest_goes_first() {
     let mut group = Group::new(BOUNDS);
     let mut effects = Effects::default();
     for member in 1..=3 {
-        group.join(who(member), takes(10, false), &mut effects).unwrap();
+        group
+            .join(who(member), takes(10, false), &mut effects)
+            .unwrap();
     }
     for number in 0..6 {
         group.offer(&message(number), &mut effects);
     }
-    assert_eq!(sent(&mut effects), [(1, 0), (2, 1), (3, 2), (1, 3), (2, 4), (3, 5)]);
+    assert_eq!(
+        sent(&mut effects),
+        [(1, 0), (2, 1), (3, 2), (1, 3), (2, 4), (3, 5)]
+    );
     // The second one is done with both of its messages.
     assert!(group.ack(who(2), 2, &mut effects) && group.ack(who(2), 5, &mut effects));
     for number in 6..9 {
@@ -95,10 +100,15 @@ fn a_message_that_kills_its_members_is_given_up() {
     group.offer(&message(7), &mut effects);
     for member in 1..=3 {
         group.leave(who(member - 1), &mut effects);
-        group.join(who(member), takes(1, true), &mut effects).unwrap();
+        group
+            .join(who(member), takes(1, true), &mut effects)
+            .unwrap();
     }
     assert_eq!(sent(&mut effects), [(0, 7), (1, 7), (2, 7)]);
-    assert_eq!((group.totals().dropped_poison, group.backlog()), (1, (0, 0)));
+    assert_eq!(
+        (group.totals().dropped_poison, group.backlog()),
+        (1, (0, 0))
+    );
 }
 
 #[test]
@@ -106,21 +116,28 @@ fn one_more_than_allowed_is_refused_and_counted() {
     let mut group = Group::new(BOUNDS);
     let mut effects = Effects::default();
     for member in 0..4 {
-        group.join(who(member), takes(1, false), &mut effects).unwrap();
+        group
+            .join(who(member), takes(1, false), &mut effects)
+            .unwrap();
     }
     let limit = 4;
     let fifth = group.join(who(4), takes(1, false), &mut effects);
     assert_eq!(fifth, Err(GroupJoinError::Full { limit }));
     let again = group.join(who(3), takes(1, false), &mut effects);
     assert_eq!(again, Err(GroupJoinError::Member));
-    let fates: Vec<_> = (0..8).map(|n| group.offer(&message(n), &mut effects)).collect();
-    assert_eq!(fates[3..], [
-        Offered::Assigned(4),
-        Offered::Waits,
-        Offered::Waits,
-        Offered::Waits,
-        Offered::Full,
-    ]);
+    let fates: Vec<_> = (0..8)
+        .map(|n| group.offer(&message(n), &mut effects))
+        .collect();
+    assert_eq!(
+        fates[3..],
+        [
+            Offered::Assigned(4),
+            Offered::Waits,
+            Offered::Waits,
+            Offered::Waits,
+            Offered::Full,
+        ]
+    );
     assert_eq!(group.totals().dropped_full, 1);
 
     let tight = GroupBounds {
@@ -151,6 +168,11 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+ })]
+
     #[test]
     fn every_message_has_one_fate(ops in vec(op(), 0..200)) {
         let mut group = Group::new(BOUNDS);
