@@ -8,12 +8,16 @@ use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 
 /// Cuts frames out of a stream of bytes, for tokio-util's `Framed` or by hand.
 ///
-/// A declared length beyond the limit is refused before memory is reserved for it.
+/// A declared length beyond the limit is refused at once, and memory is only reserved for as much
+/// again as was received: who declares 16 MiB and sends nothing costs nothing.
 #[derive(Debug, Clone)]
 pub struct FrameCodec {
     lengths: LengthDelimitedCodec,
     headers_bytes: usize,
 }
+
+/// Bytes that are reserved for the rest of a frame at least, if it is declared that long.
+const RESERVE_MIN: usize = 16 << 10;
 
 impl FrameCodec {
     /// A codec that takes frames and headers within these limits.
@@ -37,6 +41,15 @@ impl Decoder for FrameCodec {
     #[inline]
     fn decode(&mut self, received: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         let limit = self.lengths.max_frame_length();
+        // Left to itself, the codec would reserve whatever length is declared.
+        if let Some(length) = received.first_chunk::<LENGTH_LEN>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            let missing = (LENGTH_LEN + length).saturating_sub(received.len());
+            if missing > 0 && length <= limit {
+                received.reserve(missing.min(received.len().max(RESERVE_MIN)));
+                return Ok(None);
+            }
+        }
         let bytes = self.lengths.decode(received).map_err(|error| {
             // The one thing that it finds fault with.
             match error.kind() {
@@ -137,6 +150,17 @@ mod tests {
                 );
                 assert_eq!(received.capacity(), before);
             }
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_only_declared_costs_nothing() {
+        let mut codec = codec(Limits::default());
+        let mut received = BytesMut::from(&b"\x00\xff\xff\xff"[..]);
+        for len in [4, 100, 10_000, 1_000_000] {
+            received.resize(len, 0);
+            assert!(codec.decode(&mut received).unwrap().is_none());
+            assert!(received.capacity() <= 4 * (len + RESERVE_MIN));
         }
     }
 

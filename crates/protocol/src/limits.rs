@@ -33,6 +33,9 @@ pub const INLINE_LEN_MAX: usize = 64 << 10;
 pub const REQUEST_TIMEOUT_MS_MAX: u32 = (1 << 24) - 1;
 /// Levels of nesting in a MessagePack body.
 pub const BODY_DEPTH_MAX: usize = 16;
+/// Values of a MessagePack body, all levels together. A value of one byte on the wire may take a
+/// hundred in memory.
+pub const BODY_ITEMS_MAX: usize = 1 << 20;
 /// First byte of the keys that are Ganger's own, which clients may not use.
 pub const RESERVED_KEY_BYTE: u8 = 0;
 /// Keys under which publishers store payloads that go by reference.

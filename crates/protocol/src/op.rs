@@ -45,7 +45,7 @@ ops! {
     Cancel = 0x06, "Client: ends whatever has this id.";
     Ping = 0x07, "Either: asks for a pong with the same id and seq.";
     Pong = 0x08, "Either: the answer to a ping.";
-    Goodbye = 0x09, "Broker: it is about to stop. Client: it is about to close.";
+    Goodbye = 0x09, "Either: its sender is about to stop or close.";
 
     Publish = 0x10, "Client: a message for all who subscribed to its subject.";
     Message = 0x11, "Broker: a message of a subscription.";
