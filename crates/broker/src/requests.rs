@@ -346,59 +346,59 @@ mod tests {
     }
 
     proptest! {
-    #![proptest_config(ProptestConfig {
-     failure_persistence: None,
-     ..ProptestConfig::default()
-     })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
-            #[test]
-            fn every_request_ends_exactly_once_and_in_time(ops in vec(op(), 0..150)) {
-                let mut requests = Requests::new(LIMITS);
-                let mut open: Vec<(Ticket, u64, u32, u64, u64)> = Vec::new();
-                let mut now = 0;
-                for op in ops {
-                    let mut ended = Vec::new();
-                    match op {
-                        Op::Open(asks, id, answers, wait) => {
-                            let deadline = now + wait;
-                            let route = (asks, id, answers);
-                            let opened =
-                                requests.open(c(asks), RequestId(id), c(answers), deadline, route);
-                            let theirs = open.iter().filter(|o| o.1 == asks).count();
-                            let same = open.iter().any(|o| (o.1, o.2) == (asks, id));
-                            prop_assert_eq!(opened.is_ok(), !same && theirs < 3 && open.len() < 5);
-                            open.extend(opened.ok().map(|ticket| (ticket, asks, id, answers, deadline)));
-                        }
-                        Op::Answer(from, which) if !open.is_empty() => {
-                            let one = open[which % open.len()];
-                            let end = requests.answer(c(from), one.0);
-                            prop_assert_eq!(end.is_some(), from == one.3);
-                            ended.extend(end);
-                        }
-                        Op::Answer(..) => {}
-                        Op::Cancel(asks, id) => ended.extend(requests.cancel(c(asks), RequestId(id))),
-                        Op::Gone(connection) => {
-                            requests.connection_ended(c(connection), &mut ended);
-                            prop_assert!(ended.iter().all(|end| end.route.0 == connection
-                                || end.route.2 == connection && end.why == Why::WorkerDied));
-                        }
-                        Op::Expire(by) => {
-                            now += by;
-                            requests.expire(now, &mut ended);
-                        }
+        #[test]
+        fn every_request_ends_exactly_once_and_in_time(ops in vec(op(), 0..150)) {
+            let mut requests = Requests::new(LIMITS);
+            let mut open: Vec<(Ticket, u64, u32, u64, u64)> = Vec::new();
+            let mut now = 0;
+            for op in ops {
+                let mut ended = Vec::new();
+                match op {
+                    Op::Open(asks, id, answers, wait) => {
+                        let deadline = now + wait;
+                        let route = (asks, id, answers);
+                        let opened =
+                            requests.open(c(asks), RequestId(id), c(answers), deadline, route);
+                        let theirs = open.iter().filter(|o| o.1 == asks).count();
+                        let same = open.iter().any(|o| (o.1, o.2) == (asks, id));
+                        prop_assert_eq!(opened.is_ok(), !same && theirs < 3 && open.len() < 5);
+                        open.extend(opened.ok().map(|ticket| (ticket, asks, id, answers, deadline)));
                     }
-                    for end in ended {
-                        prop_assert_eq!((end.requester.0, end.id.0), (end.route.0, end.route.1));
-                        let at = open.iter().position(|o| (o.1, o.2) == (end.route.0, end.route.1));
-                        let one = open.swap_remove(at.unwrap());
-                        prop_assert!(end.why != Why::Timeout || one.4 <= now);
+                    Op::Answer(from, which) if !open.is_empty() => {
+                        let one = open[which % open.len()];
+                        let end = requests.answer(c(from), one.0);
+                        prop_assert_eq!(end.is_some(), from == one.3);
+                        ended.extend(end);
                     }
-                    prop_assert_eq!(requests.len(), open.len());
-                    prop_assert_eq!(requests.next_deadline(), open.iter().map(|o| o.4).min());
+                    Op::Answer(..) => {}
+                    Op::Cancel(asks, id) => ended.extend(requests.cancel(c(asks), RequestId(id))),
+                    Op::Gone(connection) => {
+                        requests.connection_ended(c(connection), &mut ended);
+                        prop_assert!(ended.iter().all(|end| end.route.0 == connection
+                            || end.route.2 == connection && end.why == Why::WorkerDied));
+                    }
+                    Op::Expire(by) => {
+                        now += by;
+                        requests.expire(now, &mut ended);
+                    }
                 }
-                let totals = requests.totals();
-                let ended = totals.answered + totals.worker_died + totals.timed_out + totals.cancelled;
-                prop_assert_eq!(totals.opened, ended + open.len() as u64);
+                for end in ended {
+                    prop_assert_eq!((end.requester.0, end.id.0), (end.route.0, end.route.1));
+                    let at = open.iter().position(|o| (o.1, o.2) == (end.route.0, end.route.1));
+                    let one = open.swap_remove(at.unwrap());
+                    prop_assert!(end.why != Why::Timeout || one.4 <= now);
+                }
+                prop_assert_eq!(requests.len(), open.len());
+                prop_assert_eq!(requests.next_deadline(), open.iter().map(|o| o.4).min());
             }
+            let totals = requests.totals();
+            let ended = totals.answered + totals.worker_died + totals.timed_out + totals.cancelled;
+            prop_assert_eq!(totals.opened, ended + open.len() as u64);
         }
+    }
 }

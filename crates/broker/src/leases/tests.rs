@@ -63,7 +63,8 @@ fn op() -> impl Strategy<Value = Op> {
     let ttl = prop::option::of(0..40_u64);
     let wait = prop::option::of(0..40_u64);
     prop_oneof![
-        10 => (0..5_u64, key.clone(), ttl, wait).prop_map(|(c, key, ttl, wait)| Op::Acquire(c, key, ttl, wait)),
+        10 => (0..5_u64, key.clone(), ttl, wait)
+            .prop_map(|(c, key, ttl, wait)| Op::Acquire(c, key, ttl, wait)),
         1 => any::<usize>().prop_map(Op::Cancel),
         2 => any::<usize>().prop_map(Op::Renew),
         5 => any::<usize>().prop_map(Op::Release),
@@ -321,7 +322,8 @@ proptest! {
         cases: 500,
         failure_persistence: None,
         ..ProptestConfig::default()
- })]
+    })]
+
     #[test]
     fn leases_are_exclusive_fair_and_fenced(ops in vec(op(), 0..150)) {
         let mut world = World::new();

@@ -320,7 +320,7 @@ proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
- })]
+    })]
 
     /// With the checksums right, so that what is behind them is reached.
     #[test]

@@ -264,46 +264,46 @@ mod tests {
     }
 
     proptest! {
-    #![proptest_config(ProptestConfig {
-     failure_persistence: None,
-     ..ProptestConfig::default()
-     })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
-            #[test]
-            fn it_finds_what_the_naive_model_finds(
-                steps in vec((pattern(), any::<bool>(), any::<u32>()), 0..60),
-                subjects in vec(subject(), 1..20),
-            ) {
-                let mut trie = Trie::new();
-                let mut model = BTreeMap::new();
-                for (pattern, is_insert, value) in steps {
-                    if is_insert {
-                        prop_assert_eq!(trie.insert(&pattern, value), model.insert(pattern, value));
-                    } else {
-                        prop_assert_eq!(trie.remove(&pattern), model.remove(&pattern));
-                    }
-                    prop_assert_eq!(trie.len(), model.len());
+        #[test]
+        fn it_finds_what_the_naive_model_finds(
+            steps in vec((pattern(), any::<bool>(), any::<u32>()), 0..60),
+            subjects in vec(subject(), 1..20),
+        ) {
+            let mut trie = Trie::new();
+            let mut model = BTreeMap::new();
+            for (pattern, is_insert, value) in steps {
+                if is_insert {
+                    prop_assert_eq!(trie.insert(&pattern, value), model.insert(pattern, value));
+                } else {
+                    prop_assert_eq!(trie.remove(&pattern), model.remove(&pattern));
                 }
-                for subject in subjects {
-                    let mut expected: Vec<u32> = model
-                        .iter()
-                        .filter_map(|(pattern, value)| naive(pattern, &subject).then_some(*value))
-                        .collect();
-                    expected.sort_unstable();
-                    prop_assert_eq!(found(&trie, &subject), expected);
-                }
-                let mut all = 0;
-                trie.for_each(&mut |_| all += 1);
-                prop_assert_eq!(all, model.len());
-                for pattern in model.keys() {
-                    prop_assert_eq!(trie.get(pattern), model.get(pattern));
-                }
-                for pattern in model.keys() {
-                    prop_assert!(trie.remove(pattern).is_some());
-                }
-                prop_assert_eq!((trie.len(), trie.nodes()), (0, 1));
+                prop_assert_eq!(trie.len(), model.len());
             }
+            for subject in subjects {
+                let mut expected: Vec<u32> = model
+                    .iter()
+                    .filter_map(|(pattern, value)| naive(pattern, &subject).then_some(*value))
+                    .collect();
+                expected.sort_unstable();
+                prop_assert_eq!(found(&trie, &subject), expected);
+            }
+            let mut all = 0;
+            trie.for_each(&mut |_| all += 1);
+            prop_assert_eq!(all, model.len());
+            for pattern in model.keys() {
+                prop_assert_eq!(trie.get(pattern), model.get(pattern));
+            }
+            for pattern in model.keys() {
+                prop_assert!(trie.remove(pattern).is_some());
+            }
+            prop_assert_eq!((trie.len(), trie.nodes()), (0, 1));
         }
+    }
 
     #[test]
     fn unrelated_patterns_are_not_looked_at() {

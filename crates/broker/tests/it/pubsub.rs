@@ -307,7 +307,8 @@ proptest! {
         cases: 400,
         failure_persistence: None,
         ..ProptestConfig::default()
- })]
+    })]
+
     #[test]
     fn nothing_twice_nothing_out_of_order_every_loss_announced(ops in vec(op(), 0..250)) {
         let mut world = World {

@@ -345,7 +345,8 @@ proptest! {
         cases: 400,
         failure_persistence: None,
         ..ProptestConfig::default()
- })]
+    })]
+
     #[test]
     fn it_does_what_the_naive_channel_does(ops in vec(op(), 0..200)) {
         run(ops)?;

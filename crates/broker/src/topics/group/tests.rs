@@ -171,7 +171,7 @@ proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
- })]
+    })]
 
     #[test]
     fn every_message_has_one_fate(ops in vec(op(), 0..200)) {
