@@ -316,6 +316,41 @@ fn a_block_that_claims_to_be_huge_is_refused_before_memory_is_asked_for() {
     assert_eq!(fault.to_string(), "the file ends within a block at byte 44");
 }
 
+#[test]
+fn counts_that_do_not_agree_are_refused_though_the_checksums_are_right() {
+    let whole = bytes("value");
+    let body_len = whole.len() - HEADER_LEN - 2 * FRAME_LEN;
+    let body = &whole[HEADER_LEN + FRAME_LEN..][..body_len];
+    let with = |in_block, in_end| {
+        let block = Frame {
+            is_end: false,
+            body_crc: crc32fast::hash(body),
+            number: 0,
+            entries: in_block,
+            body_len: body_len as u64,
+        };
+        let end = Frame {
+            is_end: true,
+            body_crc: 0,
+            number: 1,
+            entries: in_end,
+            body_len: 0,
+        };
+        let parts = [
+            &HEADER.to_bytes()[..],
+            &block.to_bytes(),
+            body,
+            &end.to_bytes(),
+        ];
+        read(&parts.concat()).map(|entries| entries.len())
+    };
+    assert_eq!(with(3, 3).unwrap(), 3);
+    for (in_block, in_end) in [(3, 2), (3, 4), (2, 2), (4, 4), (u64::MAX, 3)] {
+        let fault = with(in_block, in_end).unwrap_err();
+        assert!(matches!(fault.what, What::Nonsense { .. }), "{fault}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,

@@ -57,6 +57,26 @@ fn equals_take_turns_and_the_one_with_fewest_goes_first() {
     assert_eq!(sent(&mut effects), [(2, 6), (2, 7), (1, 8)]);
 }
 
+/// One who is always done at once must not get everything.
+#[test]
+fn idle_members_take_turns() {
+    let mut group = Group::new(BOUNDS);
+    let mut effects = Effects::default();
+    for member in 1..=3 {
+        group
+            .join(who(member), takes(10, false), &mut effects)
+            .unwrap();
+    }
+    let mut order = Vec::new();
+    for number in 0..6 {
+        group.offer(&message(number), &mut effects);
+        let assignment = effects.assignments.remove(0);
+        assert!(group.ack(assignment.to, assignment.delivery, &mut effects));
+        order.push(assignment.to.subscription.0);
+    }
+    assert_eq!(order, [1, 2, 3, 1, 2, 3]);
+}
+
 #[test]
 fn one_acknowledgement_may_stand_for_all_before_it() {
     let mut group = Group::new(BOUNDS);
