@@ -15,6 +15,8 @@ mod regions;
 mod attach;
 /// Random kills and stops of many processes under a checked load.
 mod chaos;
+/// The client against the broker.
+mod client;
 /// Waiting for one another.
 mod events;
 /// Expiries, by a clock that the test sets.
