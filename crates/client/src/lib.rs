@@ -35,7 +35,7 @@
 //! | what | where |
 //! |---|---|
 //! | make a region | [`Kv::create`], [`Kv::create_named`], [`Kv::open_or_create`], [`Config`] |
-//! | attach to one | [`Kv::from_env`], [`Kv::open`], [`Kv::from_fd`], [`KvOptions`] |
+//! | attach to one | [`Kv::from_env`], [`Kv::open`], [`Kv::from_fd`], [`Kv::of_home`], [`KvOptions`] |
 //! | hand it on | [`Kv::fd`], [`REGION_FD_VARIABLE`], [`REGION_VARIABLE`] |
 //! | read | [`Kv::get`], [`Kv::get_into`], [`Kv::get_many`], [`Kv::exists`] |
 //! | read with what is known | [`Kv::entry`], [`Kv::ttl`] |
@@ -72,6 +72,7 @@
 #![warn(missing_docs)]
 
 // The store.
+mod attach;
 mod env;
 mod error;
 mod kv;
@@ -84,6 +85,7 @@ mod home;
 // The supervisor.
 mod worker;
 
+pub use attach::Via;
 pub use client::{
     Acker, AuditReport, BrokerInfo, Client, ClientBuilder, Error, Event, Fate, Holders, Lease,
     LeaseOptions, Message, PublishOptions, Reconnect, RemoteKv, RemotePage, Reply, Request,

@@ -4,13 +4,12 @@ use super::error::Error;
 use super::payload::Mapped;
 use super::settings::Settings;
 use super::table::refusal;
+use crate::attach;
 use bytes::BytesMut;
 use ganger_protocol::hello::{Hello, Welcome, BY_REFERENCE, VERSIONS};
 use ganger_protocol::{Frame, FrameCodec, Limits, Op};
-use rustix::net::{recvmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::Interest;
@@ -120,29 +119,10 @@ async fn receive(stream: &UnixStream, received: &mut BytesMut) -> io::Result<()>
 async fn first_bytes(stream: &UnixStream, received: &mut BytesMut) -> io::Result<Option<OwnedFd>> {
     loop {
         stream.readable().await?;
-        let mut piece = [0; 4096];
-        match stream.try_io(Interest::READABLE, || with_descriptor(stream, &mut piece)) {
-            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok((len, fd)) => {
-                received.extend_from_slice(&piece[..len]);
-                return Ok(fd);
-            }
+        let receive = || attach::receive(stream, received);
+        match stream.try_io(Interest::READABLE, receive) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            done => return done,
         }
     }
-}
-
-fn with_descriptor(socket: impl AsFd, piece: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut pieces = [IoSliceMut::new(piece)];
-    let got = recvmsg(socket, &mut pieces, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let mut fd = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-            fd = fds.next();
-        }
-    }
-    Ok((got.bytes, fd))
 }

@@ -44,6 +44,9 @@ pub use watch::{Watch, WatchEvent, WatchOptions, Watched};
 
 use crate::kv::Kv;
 use backoff::{random, Backoff};
+pub(crate) use establish::unreadable;
+pub(crate) use table::refusal;
+
 use establish::establish;
 use ganger_protocol::hello::Welcome;
 use link::{Link, Phase};
