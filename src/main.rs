@@ -1,12 +1,25 @@
-//! `ganger`: the supervisor. Not written yet, and says so.
+//! `ganger`: the supervisor (not written yet, and says so), and the broker.
 
+mod cli;
+
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Runs N copies of any program behind one port, with one crash-proof shared memory.
+#[derive(Parser)]
+#[command(name = "ganger", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Broker(cli::broker::Arguments),
+}
+
 fn main() -> ExitCode {
-    eprintln!(
-        "ganger {}: the supervisor is not written yet; what works so far is the shared memory \
-         (see the README, or run `cargo run --release --example share`)",
-        env!("CARGO_PKG_VERSION")
-    );
-    ExitCode::from(2)
+    match Arguments::parse().verb {
+        Verb::Broker(arguments) => cli::broker::run(&arguments),
+    }
 }

@@ -333,6 +333,10 @@ impl Leases {
         let theirs = self.connections.entry(owner).or_default();
         theirs.leases.insert(token);
         self.set_due(token, expires);
+        // Observers see the connection of each holder.
+        if let Some((key, place)) = self.keys.get_key_value(key) {
+            tell(place, key, events);
+        }
         Ok(expires)
     }
 
@@ -355,6 +359,18 @@ impl Leases {
             let held = self.held.get(token)?;
             Some((&held.record, held.owner))
         })
+    }
+
+    /// The lease of a token, if it is held.
+    pub fn record(&self, token: u64) -> Option<&LeaseRecord> {
+        self.held.get(&token).map(|held| &held.record)
+    }
+
+    /// Keys that are held, waited for or observed, each with its permits (0: only observed), in no
+    /// particular order.
+    pub fn names(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let names = self.keys.iter();
+        names.map(|(key, place)| (&key[..], place.permits))
     }
 
     /// Waits for a key.

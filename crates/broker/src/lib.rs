@@ -1,9 +1,9 @@
 //! Ganger's broker: messages between the processes of a machine, and what they agree on.
 //!
-//! What is here decides; it does not act. Time is an argument (milliseconds, from a clock that never
+//! What is here decides; only [`server`] acts. Time is an argument (milliseconds, from a clock that never
 //! goes back), connections are numbers, and what has to be done for others is returned: so all of
-//! it is tested without a socket, a clock or a runtime. The one exception is [`snapshot`], which
-//! writes files.
+//! it is tested without a socket, a clock or a runtime. [`snapshot`], too, does more than
+//! decide: it writes files.
 //!
 //! ```
 //! use ganger_broker::ids::Subscriber;
@@ -45,3 +45,7 @@ pub mod leases;
 pub mod requests;
 // What outlives the machine's being on.
 pub mod snapshot;
+// What it does besides passing messages on.
+pub mod services;
+// All of it on a socket.
+pub mod server;

@@ -212,6 +212,30 @@ impl<R> Requests<R> {
         }
     }
 
+    /// Ends the requests to some of a connection's responders.
+    pub fn responder_ended(
+        &mut self,
+        connection: ConnectionId,
+        is_theirs: impl Fn(&R) -> bool,
+        ended: &mut Vec<Ended<R>>,
+    ) {
+        let given = (connection, Ticket(0))..=(connection, Ticket(u64::MAX));
+        let tickets = self.by_responder.range(given).map(|(_, ticket)| *ticket);
+        let is_theirs =
+            |ticket: &Ticket| self.open.get(ticket).is_some_and(|o| is_theirs(&o.route));
+        let tickets: Vec<Ticket> = tickets.filter(is_theirs).collect();
+        for ticket in tickets {
+            ended.extend(self.end(ticket, Why::WorkerDied));
+        }
+    }
+
+    /// Whether a connection waits for an answer, or somebody for one of it.
+    pub fn is_waiting(&self, connection: ConnectionId) -> bool {
+        let given = (connection, Ticket(0))..=(connection, Ticket(u64::MAX));
+        self.per_connection.contains_key(&connection)
+            || self.by_responder.range(given).next().is_some()
+    }
+
     /// Ends the requests whose deadline is now or before.
     pub fn expire(&mut self, now_ms: u64, ended: &mut Vec<Ended<R>>) {
         while let Some((_, ticket)) = self.deadlines.first().filter(|first| first.0 <= now_ms) {

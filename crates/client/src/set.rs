@@ -1,5 +1,6 @@
 //! What a [`Kv::set_with`](crate::Kv::set_with) requires of the key and gives it.
 
+use ganger_protocol::kv::SetOptions as Wire;
 use std::time::Duration;
 
 /// What a write requires of the key, and what it gives it.
@@ -16,7 +17,11 @@ use std::time::Duration;
 /// # Ok::<(), ganger_client::KvError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SetOptions(pub(crate) ganger_region::SetOptions);
+pub struct SetOptions(
+    pub(crate) ganger_region::SetOptions,
+    /// The same, as it goes to the broker.
+    pub(crate) Wire,
+);
 
 impl SetOptions {
     /// No condition, no expiry.
@@ -27,39 +32,74 @@ impl SetOptions {
     /// The key expires after this time. Without it, a `set` makes a key that never expires.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
-        Self(self.0.ttl_ms(milliseconds(ttl)))
+        let ttl_ms = milliseconds(ttl);
+        let wire = Wire {
+            ttl_ms: Some(ttl_ms),
+            ..self.1
+        };
+        Self(self.0.ttl_ms(ttl_ms), wire)
     }
 
     /// Only if the key is not there.
     #[must_use]
     pub fn if_absent(self) -> Self {
-        Self(self.0.if_absent())
+        let wire = Wire {
+            if_absent: true,
+            ..self.unconditional()
+        };
+        Self(self.0.if_absent(), wire)
     }
 
     /// Only if the key is there.
     #[must_use]
     pub fn if_present(self) -> Self {
-        Self(self.0.if_present())
+        let wire = Wire {
+            if_present: true,
+            ..self.unconditional()
+        };
+        Self(self.0.if_present(), wire)
     }
 
     /// Only if the key is there and nobody wrote it since its [`Entry`](crate::Entry) had this
     /// revision.
     #[must_use]
     pub fn if_revision(self, revision: u64) -> Self {
-        Self(self.0.if_revision(revision))
+        let wire = Wire {
+            if_revision: Some(revision),
+            ..self.unconditional()
+        };
+        Self(self.0.if_revision(revision), wire)
     }
 
     /// A key that is there keeps the expiry it has.
     #[must_use]
     pub fn keep_expiry(self) -> Self {
-        Self(self.0.keep_expiry())
+        let wire = Wire {
+            keep_expiry: true,
+            ..self.1
+        };
+        Self(self.0.keep_expiry(), wire)
     }
 
     /// The key goes when this handle's session ends: when its last clone is dropped, or the process
     /// dies.
     #[must_use]
     pub fn ephemeral(self) -> Self {
-        Self(self.0.ephemeral())
+        let wire = Wire {
+            ephemeral: true,
+            ..self.1
+        };
+        Self(self.0.ephemeral(), wire)
+    }
+
+    /// The last condition counts.
+    fn unconditional(self) -> Wire {
+        Wire {
+            if_absent: false,
+            if_present: false,
+            if_revision: None,
+            ..self.1
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Joined {
     pub epoch: u64,
     /// Number of the first message it gets, unless it conflates.
     pub next: u64,
+    /// Number of the first message that is newer than the subscription.
+    pub head: u64,
     /// Whether there is something to drain at once.
     pub is_ready: bool,
     /// Whether the channel is another than the one it wanted to go on with: what it missed there
@@ -84,11 +86,13 @@ impl Topics {
         let epoch = kept.epoch;
         let (cursor, is_ready) = kept.channel.join(who, wish);
         let next = kept.channel.position(cursor);
+        let head = kept.channel.next();
         drop(state);
         Ok(Joined {
             subscription: Subscription { topic, cursor },
             epoch,
             next,
+            head,
             is_ready,
             is_another,
         })

@@ -1,0 +1,58 @@
+//! From a frame to the operation it asks for.
+
+use super::session::{pong, Session};
+use super::{admin, kv, lease, publish, request, subscribe, watch};
+use ganger_protocol::{ErrorBody, ErrorCode, Flags, Frame, Op};
+
+/// Carries a frame out. Whatever is wrong with it is this client's affair alone.
+#[inline]
+pub(super) fn carry_out(session: &mut Session, frame: Frame) {
+    let id = frame.head.id;
+    match frame.head.op {
+        Op::Publish => publish::handle(session, frame),
+        Op::Ack => session.ack(id, frame.head.seq, frame.head.flags.has(Flags::UP_TO)),
+        Op::Reply => request::reply(session, &frame),
+        Op::Cancel => session.cancel(id),
+        Op::Ping => pong(session, &frame),
+        Op::Pong => {}
+        Op::Goodbye => session.goodbye(),
+        Op::Hello => {
+            let why = "a second hello";
+            session.fatal(&ErrorBody::new(ErrorCode::NotGreeted, why));
+        }
+        _ if session.is_in_use(id) => session.fail(id, &ErrorCode::IdInUse.into()),
+        Op::Get | Op::Set | Op::Delete | Op::Incr => kv::fast(session, &frame),
+        Op::Kv => kv::handle(session, &frame),
+        Op::Subscribe => begin(session, &frame, subscribe::handle),
+        Op::Request => begin(session, &frame, request::handle),
+        Op::Watch => begin(session, &frame, watch::handle),
+        Op::Lease => begin(session, &frame, lease::handle),
+        Op::Admin => begin(session, &frame, admin::handle),
+        op => {
+            let why = format!("no operation of clients: {:#04x}", op.to_u8());
+            session.fail(id, &ErrorBody::new(ErrorCode::UnknownOperation, why));
+        }
+    }
+}
+
+/// An operation that may go on under its id, which a stopping broker does not begin.
+fn begin(
+    session: &mut Session,
+    frame: &Frame,
+    handle: impl Fn(&mut Session, &Frame) -> Result<(), ErrorBody>,
+) {
+    let id = frame.head.id;
+    let outcome = if session.broker.is_draining() {
+        Err(ErrorCode::Draining.into())
+    } else if id == 0 {
+        Err(ErrorBody::new(
+            ErrorCode::Invalid,
+            "what goes on needs an id other than 0",
+        ))
+    } else {
+        handle(session, frame)
+    };
+    if let Err(error) = outcome {
+        session.fail(id, &error);
+    }
+}

@@ -1,0 +1,117 @@
+//! Publishing: one message to all who subscribe to its subject.
+
+use super::reference;
+use super::session::Session;
+use crate::message::Message;
+use crate::topics::retained::RetainError;
+use crate::topics::{Pending, Published};
+use ganger_protocol::{check_subject, headers, ErrorBody, ErrorCode, Flags, Frame, Head, Op, Tail};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// Tails below this are copied out of the read buffer, which then can be used again. Longer ones
+/// keep it, so it may be four times as large as they are at most.
+const DETACH_BELOW: usize = 16 << 10;
+
+/// A message that a slow subscriber holds up, and its publisher with it.
+pub(super) struct HeldUp {
+    pending: Pending,
+    /// Answered when it is through.
+    ack: Option<u32>,
+    /// When it goes through in any case.
+    pub(super) until: Pin<Box<Sleep>>,
+}
+
+pub(super) fn handle(session: &mut Session, frame: Frame) {
+    let Head { id, flags, .. } = frame.head;
+    let ack = flags.has(Flags::WANT_ACK).then_some(id);
+    let published = if ack.is_some_and(|id| session.is_in_use(id)) {
+        Err(ErrorCode::IdInUse.into())
+    } else {
+        publish(session, frame.tail, flags)
+    };
+    match published {
+        Ok(Published::Done(reached)) => through(session, ack, reached),
+        Ok(Published::Blocked(pending)) => {
+            session.broker.counters.publishes_blocked.count();
+            let left = pending.until_ms.saturating_sub(session.broker.now_ms());
+            let until = tokio::time::sleep(Duration::from_millis(left));
+            let until = Box::pin(until);
+            session.hold_up(HeldUp {
+                pending,
+                ack,
+                until,
+            });
+        }
+        Err(error) => {
+            session.broker.counters.publishes_failed.count();
+            if let Some(id) = ack {
+                session.fail(id, &error);
+            }
+        }
+    }
+}
+
+fn publish(session: &mut Session, tail: Tail, flags: Flags) -> Result<Published, ErrorBody> {
+    let message = Arc::new(message(session, tail, flags)?);
+    let broker = &session.broker;
+    broker.taps.offer(&message);
+    let outcome = broker
+        .topics
+        .publish(&message, broker.now_ms(), &mut session.effects);
+    Ok(outcome?)
+}
+
+/// A sound message of this client, or why it is none.
+pub(super) fn message(session: &Session, tail: Tail, flags: Flags) -> Result<Message, ErrorBody> {
+    check_subject(tail.subject())?;
+    if !tail.headers().is_empty() && headers::iter(tail.headers()).any(|header| header.is_err()) {
+        return Err(ErrorCode::BadHeaders.into());
+    }
+    let (tail, flags) = match flags.has(Flags::BY_REFERENCE) {
+        true => reference::check(&session.broker, tail, flags)?,
+        false if tail.len() < DETACH_BELOW => (tail.detached(), flags),
+        false => (tail, flags),
+    };
+    Ok(Message::new(tail, flags, session.connection.id))
+}
+
+fn through(session: &mut Session, ack: Option<u32>, reached: usize) {
+    if let Some(id) = ack {
+        let head = Head::new(Op::Ok, id).seq(reached as u64);
+        session.out.push(head, &Tail::default());
+    }
+}
+
+impl HeldUp {
+    /// Tries again. When its time has come, those who hold it up lose messages instead.
+    pub(super) fn go_on(self, session: &mut Session, is_forced: bool) {
+        let Self {
+            pending,
+            ack,
+            until,
+        } = self;
+        let broker = &session.broker;
+        let now_ms = if is_forced { u64::MAX } else { broker.now_ms() };
+        match broker
+            .topics
+            .publish_rest(pending, now_ms, &mut session.effects)
+        {
+            Published::Done(reached) => through(session, ack, reached),
+            Published::Blocked(pending) => session.hold_up(Self {
+                pending,
+                ack,
+                until,
+            }),
+        }
+    }
+}
+
+impl From<RetainError> for ErrorBody {
+    fn from(error: RetainError) -> Self {
+        let (RetainError::Messages { limit } | RetainError::Bytes { limit }) = error;
+        Self::new(ErrorCode::TooManyRetained, error.to_string()).limit(limit)
+    }
+}

@@ -1,0 +1,128 @@
+//! The thread that follows the region's changes while somebody watches.
+
+use super::log::What;
+use super::table::Following;
+use super::Shared;
+use crate::reserved;
+use crate::services::region_error;
+use ganger_region::{Feed, FeedItem};
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long to sleep on the feed's event before looking whether to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How much longer than a sweep took there is none.
+const REST_FACTOR: u32 = 20;
+
+pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let thread = thread::Builder::new().name("watch".to_owned());
+    thread.spawn(move || run(&shared))
+}
+
+fn run(shared: &Shared) {
+    // May wait for a stopped process that holds a shard's lock, so it is done here.
+    let mut feed = match shared.region.feed() {
+        Ok(feed) => feed,
+        Err(error) => {
+            shared.with_table(|table| {
+                table.following = Following::No;
+                table.fail_all(&region_error::write(&error));
+            });
+            return;
+        }
+    };
+    shared.with_table(|table| {
+        table.following = Following::Yes;
+        table.wake_all();
+    });
+    let mut unused_since = None;
+    let mut sweeper = Sweeper::default();
+    loop {
+        if move_changes(shared, &mut feed) {
+            continue;
+        }
+        if unused_since.is_none() {
+            sweeper.sweep(shared);
+        }
+        let goes_on = shared.with_table(|table| {
+            let is_over = match (table.len(), unused_since) {
+                (1.., _) => {
+                    unused_since = None;
+                    false
+                }
+                (0, None) => {
+                    unused_since = Some(Instant::now());
+                    false
+                }
+                (0, Some(since)) => since.elapsed() >= shared.linger,
+            };
+            if table.stops || is_over {
+                table.following = Following::No;
+                table.log.void();
+                return false;
+            }
+            true
+        });
+        if !goes_on {
+            return;
+        }
+        feed.wait(LOOK);
+    }
+}
+
+/// Takes expired keys out while somebody watches, who would hear of it late otherwise.
+#[derive(Default)]
+struct Sweeper {
+    last: Option<(Instant, Duration)>,
+}
+
+impl Sweeper {
+    fn sweep(&mut self, shared: &Shared) {
+        let begun = Instant::now();
+        // A sweep that finds nothing due costs nearly nothing; others rest longer than they take.
+        let rests = |(ended, took): (Instant, Duration)| {
+            begun.duration_since(ended) < LOOK.max(took * REST_FACTOR)
+        };
+        if self.last.is_some_and(rests) {
+            return;
+        }
+        // What can't be swept now is next time.
+        let swept = shared.region.sweep().unwrap_or(0);
+        self.last = Some((Instant::now(), begun.elapsed()));
+        if swept > 0 {
+            shared.with_table(|table| table.totals.swept += swept);
+        }
+    }
+}
+
+/// Whether there was anything to move, and the thread need not stop.
+fn move_changes(shared: &Shared, feed: &mut Feed) -> bool {
+    let mut items = Vec::new();
+    feed.poll(|item| match item {
+        FeedItem::Change { key, .. } if reserved::is_reserved(&key) => {}
+        FeedItem::Change {
+            change,
+            key,
+            revision,
+        } => items.push(What::Change {
+            change,
+            key: key.into(),
+            revision,
+        }),
+        FeedItem::Gap { shard } => items.push(What::Gap { shard }),
+        // What else a feed may tell, no watch is told of.
+        _ => {}
+    });
+    if items.is_empty() {
+        return false;
+    }
+    shared.with_table(|table| {
+        for item in items {
+            table.push(item);
+        }
+        !table.stops
+    })
+}

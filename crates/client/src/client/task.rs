@@ -1,0 +1,347 @@
+//! The task that owns the connection: writes what the handles left, hands out what comes, and makes
+//! a new connection when one is lost.
+//!
+//! One task for both directions: most of what it does is short, and so it needs no locks of its own.
+//! It reads even while it can't write, else a broker that waits for it to read would wait for ever.
+
+use super::backoff::{random, Backoff};
+use super::error::Error;
+use super::establish::{establish, unreadable, Established};
+use super::link::{Link, Phase, Session};
+use super::payload::Mapped;
+use bytes::{Bytes, BytesMut};
+use ganger_protocol::hello::Welcome;
+use ganger_protocol::limits::{HEAD_LEN, LENGTH_LEN};
+use ganger_protocol::{Flags, Frame, FrameCodec, Head, Limits, Op};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::{sleep, sleep_until, Instant};
+use tokio_util::codec::Decoder;
+
+/// Bytes that are read at once, at most.
+const READ_LEN: usize = 64 << 10;
+/// A write buffer that has grown beyond this is given back when it is empty.
+const KEEP_LEN: usize = 4 << 20;
+/// How long the last bytes of a client that was dropped may take.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+
+/// Keeps the connection until nobody needs it any more. The link is up already.
+pub(crate) async fn drive(link: Arc<Link>, mut stream: UnixStream, mut received: BytesMut) {
+    loop {
+        let mut connection = Connection::new(&stream, received);
+        if let End::Closed = connection.run(&link).await {
+            link.fail(&Error::Closed);
+            return;
+        }
+        link.down(connection.unsent());
+        drop(stream);
+        let Some(next) = again(&link).await else {
+            return;
+        };
+        link.up(next.welcome, next.mapped);
+        (stream, received) = (next.stream, next.received);
+    }
+}
+
+/// A new connection; `None`, with the link closed, if there is to be none.
+async fn again(link: &Link) -> Option<Established> {
+    let policy = link.settings.reconnect;
+    let begun = Instant::now();
+    let mut backoff = Backoff::default();
+    loop {
+        let wait = backoff.next(random());
+        let attempt = async {
+            sleep(wait).await;
+            establish(&link.settings).await
+        };
+        let error = tokio::select! {
+            () = tend(link) => Error::Closed,
+            done = attempt => match done {
+                Ok(established) => return Some(established),
+                Err(error) => error,
+            },
+        };
+        let too_long = policy.give_up.is_some_and(|time| begun.elapsed() >= time);
+        if too_long || error.is_final() || matches!(error, Error::Closed) {
+            link.fail(&error);
+            return None;
+        }
+    }
+}
+
+/// Looks after what waits for a connection, until nobody needs one any more.
+async fn tend(link: &Link) {
+    loop {
+        let next = {
+            let mut state = link.lock();
+            if state.closing {
+                return;
+            }
+            state.offline.expire(Instant::now())
+        };
+        let due = async {
+            match next {
+                Some(next) => sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = link.wake.notified() => {}
+        }
+    }
+}
+
+enum End {
+    /// Nobody needs it any more.
+    Closed,
+    Lost,
+}
+
+struct Connection<'a> {
+    stream: &'a UnixStream,
+    codec: FrameCodec,
+    received: BytesMut,
+    frames: Vec<Frame>,
+    /// What is being written, and how much of it has been.
+    batch: BytesMut,
+    written: usize,
+}
+
+impl<'a> Connection<'a> {
+    fn new(stream: &'a UnixStream, received: BytesMut) -> Self {
+        Self {
+            stream,
+            codec: FrameCodec::new(&Limits::default()),
+            received,
+            frames: Vec::new(),
+            batch: BytesMut::new(),
+            written: 0,
+        }
+    }
+
+    async fn run(&mut self, link: &Link) -> End {
+        // Something may have come with the welcome.
+        if self.hand_out(link).is_err() {
+            return End::Lost;
+        }
+        let mut closing: Option<Instant> = None;
+        loop {
+            let (Ok(()), Ok(has_read)) = (self.write(link), self.read(link)) else {
+                return End::Lost;
+            };
+            if has_read {
+                // Let those run who wait for what came: here, there may be more for hours.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let blocked = self.written < self.batch.len();
+            if link.lock().closing {
+                let until = *closing.get_or_insert_with(|| Instant::now() + CLOSING_TIME);
+                if !blocked && link.lock().out.is_empty() || Instant::now() >= until {
+                    return End::Closed;
+                }
+            }
+            let interest = match blocked {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
+            let until = async {
+                match closing {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                ready = self.stream.ready(interest) => if ready.is_err() {
+                    return End::Lost;
+                },
+                () = link.wake.notified() => {}
+                () = until => {}
+            }
+        }
+    }
+
+    /// Writes until there is nothing left, or the socket takes no more.
+    fn write(&mut self, link: &Link) -> io::Result<()> {
+        loop {
+            if self.written == self.batch.len() {
+                self.written = 0;
+                self.batch.clear();
+                if self.batch.capacity() > KEEP_LEN {
+                    self.batch = BytesMut::new();
+                }
+                if !link.take_out(&mut self.batch) {
+                    return Ok(());
+                }
+            }
+            match self.stream.try_write(&self.batch[self.written..]) {
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads once. Whether something came.
+    fn read(&mut self, link: &Link) -> Result<bool, Error> {
+        if self.received.capacity() - self.received.len() < READ_LEN / 4 {
+            self.received.reserve(READ_LEN);
+        }
+        match self.stream.try_read_buf(&mut self.received) {
+            Ok(0) => Err(Error::ConnectionLost),
+            Ok(_) => self.hand_out(link).map(|()| true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(_) => Err(Error::ConnectionLost),
+        }
+    }
+
+    /// Hands out the frames that are there.
+    fn hand_out(&mut self, link: &Link) -> Result<(), Error> {
+        while let Some(frame) = self.codec.decode(&mut self.received).map_err(unreadable)? {
+            self.frames.push(frame);
+        }
+        if !self.frames.is_empty() {
+            link.hand_out(&mut self.frames);
+        }
+        Ok(())
+    }
+
+    /// The messages of the last batch of which not a byte was written.
+    fn unsent(self) -> Vec<Bytes> {
+        publishes(self.batch.freeze(), self.written)
+    }
+}
+
+/// The messages among these frames that begin at or behind `from`, and whose publisher was told
+/// that they were sent.
+fn publishes(mut frames: Bytes, from: usize) -> Vec<Bytes> {
+    let mut unsent = Vec::new();
+    let mut at = 0;
+    while let Some(length) = frames.first_chunk::<LENGTH_LEN>() {
+        let len = LENGTH_LEN + u32::from_be_bytes(*length) as usize;
+        if len > frames.len() {
+            break;
+        }
+        let frame = frames.split_to(len);
+        if at >= from && len >= HEAD_LEN {
+            let head = Frame::decode(frame.slice(LENGTH_LEN..)).map(|frame| frame.head);
+            if head.is_ok_and(|head| head.op == Op::Publish && !head.flags.has(Flags::WANT_ACK)) {
+                unsent.push(frame);
+            }
+        }
+        at += len;
+    }
+    unsent
+}
+
+/// # What the task does to the link
+impl Link {
+    /// There is a connection: all that lasts goes on, then what waited.
+    pub(crate) fn up(&self, welcome: Welcome, mapped: Option<Mapped>) {
+        let mut state = self.lock();
+        state.generations += 1;
+        let session = Arc::new(Session {
+            welcome,
+            generation: state.generations,
+        });
+        state.mapped = match (mapped, state.mapped.take()) {
+            (Some(new), Some(old)) if old.is_same(&new) => Some(old),
+            (new, _) => new.map(Arc::new),
+        };
+        let state = &mut *state;
+        state.out.clear();
+        state.table.resume(&session, &mut state.out);
+        state.offline.send(&mut state.out);
+        state.phase = Phase::Up(session);
+        state.idle = false;
+        self.changed.notify_waiters();
+    }
+
+    /// The connection is lost. `unsent` was not written any more.
+    fn down(&self, mut unsent: Vec<Bytes>) {
+        let mut state = self.lock();
+        state.phase = Phase::Down;
+        state.idle = false;
+        unsent.extend(publishes(state.out.split().freeze(), 0));
+        state.offline.push_front(unsent);
+        state.table.lost(&Error::ConnectionLost);
+        self.changed.notify_waiters();
+    }
+
+    /// It is over for good.
+    fn fail(&self, error: &Error) {
+        let mut state = self.lock();
+        state.phase = Phase::Closed(error.clone());
+        state.out = BytesMut::new();
+        state.table.fail(error);
+        state.offline.fail(error);
+        state.mapped = None;
+        self.changed.notify_waiters();
+    }
+
+    /// Puts what is to be written into `batch`, which is empty. `false` if there is nothing: from
+    /// then on, the task is woken when there is.
+    fn take_out(&self, batch: &mut BytesMut) -> bool {
+        let mut state = self.lock();
+        state.idle = state.out.is_empty();
+        if state.idle {
+            return false;
+        }
+        std::mem::swap(&mut state.out, batch);
+        drop(state);
+        self.changed.notify_waiters();
+        true
+    }
+
+    fn hand_out(&self, frames: &mut Vec<Frame>) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        for frame in frames.drain(..) {
+            match frame.head.op {
+                Op::Ping => {
+                    let head = Head::new(Op::Pong, frame.head.id).seq(frame.head.seq);
+                    Frame::new(head, frame.tail).write_to(&mut state.out);
+                }
+                _ => {
+                    let id = frame.head.id;
+                    if state.table.take(frame, &mut state.out) {
+                        Frame::bare(Head::new(Op::Cancel, id)).write_to(&mut state.out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ganger_protocol::write_frame;
+
+    #[test]
+    fn of_a_batch_only_messages_without_answer_of_which_nothing_was_written_are_kept() {
+        let mut batch = BytesMut::new();
+        let mut ends = Vec::new();
+        for (op, flags) in [
+            (Op::Publish, Flags::NONE),
+            (Op::Get, Flags::NONE),
+            (Op::Publish, Flags::WANT_ACK),
+            (Op::Publish, Flags::RETAIN),
+        ] {
+            write_frame(&mut batch, Head::new(op, 1).flags(flags), b"a", b"", b"x").unwrap();
+            ends.push(batch.len());
+        }
+        let batch = batch.freeze();
+        let kept = |from| publishes(batch.clone(), from);
+        assert_eq!(kept(0), [batch.slice(..ends[0]), batch.slice(ends[2]..)]);
+        assert_eq!(kept(1), [batch.slice(ends[2]..)]);
+        assert_eq!(kept(ends[2]), [batch.slice(ends[2]..)]);
+        assert!(kept(ends[2] + 1).is_empty());
+        assert!(publishes(batch.slice(..ends[0] - 1), 0).is_empty());
+    }
+}

@@ -1,0 +1,4 @@
+//! The verbs of the command line.
+
+pub(crate) mod broker;
+pub(crate) mod size;
