@@ -79,6 +79,8 @@ pub struct Session {
     is_over: bool,
     is_draining: bool,
     is_released: bool,
+    /// Others were let go first in this turn.
+    gave_way: bool,
 }
 
 /// # What the operations use
@@ -220,6 +222,7 @@ impl Session {
             is_over: false,
             is_draining: false,
             is_released: false,
+            gave_way: false,
             broker,
             connection,
             out,
@@ -248,10 +251,17 @@ impl Session {
             // What began to hold it up just now has still to be told whom to wake.
             let is_new = self.is_held_up() && !was_held_up;
             self.fill();
+            let woke = !self.effects.wake.is_empty();
             self.broker.act(&mut self.effects);
             if self.is_over {
                 return Poll::Ready(End::Done);
             }
+            if woke && !self.out.is_empty() && !std::mem::replace(&mut self.gave_way, true) {
+                // Those whom a message is for come before its publisher's acknowledgement.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.gave_way = false;
             let Ok(wrote) = self.write(cx) else {
                 return Poll::Ready(End::Broken);
             };
