@@ -22,6 +22,7 @@ mod publish;
 mod reference;
 mod request;
 pub mod session;
+mod socket;
 mod subscribe;
 pub mod timer;
 pub mod watch;

@@ -13,6 +13,7 @@ use super::janitor;
 use super::kv::Ephemeral;
 use super::outbox::Outbox;
 use super::publish::HeldUp;
+use super::socket::Socket;
 use crate::topics::channel::Batch;
 use crate::topics::Effects;
 use bytes::BytesMut;
@@ -24,7 +25,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::codec::Decoder;
 use tokio_util::io::poll_read_buf;
@@ -64,7 +64,7 @@ pub struct Session {
     /// What follows for others from what is being done.
     pub effects: Effects,
     pub(super) ephemeral: Ephemeral,
-    stream: UnixStream,
+    stream: Socket,
     codec: FrameCodec,
     received: BytesMut,
     read_len: usize,
@@ -204,7 +204,7 @@ impl Session {
     pub(super) fn new(
         broker: Arc<Broker>,
         connection: Arc<Connection>,
-        stream: UnixStream,
+        stream: Socket,
         received: BytesMut,
         out: Outbox,
     ) -> Self {
