@@ -357,6 +357,18 @@ impl Leases {
         })
     }
 
+    /// The lease of a token, if it is held.
+    pub fn record(&self, token: u64) -> Option<&LeaseRecord> {
+        self.held.get(&token).map(|held| &held.record)
+    }
+
+    /// Keys that are held, waited for or observed, each with its permits (0: only observed), in no
+    /// particular order.
+    pub fn names(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let names = self.keys.iter();
+        names.map(|(key, place)| (&key[..], place.permits))
+    }
+
     /// Waits for a key.
     pub fn waiting(&self, key: &[u8]) -> usize {
         self.keys.get(key).map_or(0, |place| place.waiters.len())

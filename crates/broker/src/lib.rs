@@ -45,5 +45,7 @@ pub mod leases;
 pub mod requests;
 // What outlives the machine's being on.
 pub mod snapshot;
+// What it does besides passing messages on.
+pub mod services;
 // All of it on a socket.
 pub mod server;

@@ -6,6 +6,9 @@ use ganger_protocol::limits::RESERVED_KEY_BYTE;
 pub const PREFIX: &[u8] = b"\0ganger/";
 /// The counter of fencing tokens.
 pub const FENCE_KEY: &[u8] = b"\0ganger/fence";
+/// Is in a region that a snapshot was made of or put into, so that an old one is not put into it
+/// again when the broker is started anew.
+pub const SNAPSHOT_KEY: &[u8] = b"\0ganger/snapshot";
 /// Keys of the records of held leases begin so; the token follows.
 pub const LEASE_PREFIX: &[u8] = b"\0ganger/lease/";
 

@@ -21,7 +21,7 @@ mod format;
 mod read;
 mod write;
 
-pub use file::{previous_path, restore, Restored, SnapshotFile};
+pub use file::{previous_path, restore, Onto, Restored, SnapshotFile};
 pub use format::{Header, SnapshotEntry};
 pub use read::SnapshotReader;
 pub use write::SnapshotWriter;

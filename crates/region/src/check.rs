@@ -50,10 +50,17 @@ impl Region {
     /// Checks every invariant of the region. Each shard is locked (and repaired, if its last writer
     /// died) while it is checked, so writers wait for milliseconds per million keys; readers don't.
     pub fn check(&self) -> Result<Audit, WriteError> {
+        self.check_with(|_, _| {})
+    }
+
+    /// As [`Region::check`]; `progress` is called between shards, when none is locked, with the
+    /// entries that were looked at and about how many there are.
+    pub fn check_with(&self, mut progress: impl FnMut(u64, u64)) -> Result<Audit, WriteError> {
         let inner = &*self.inner;
         let mut audit = Audit::default();
         for index in 0..inner.geometry.shard_count {
             Shard::new(Locked::lock(inner, index)?).check(&mut audit);
+            progress(audit.entries, self.len().max(audit.entries));
         }
         for page in 0..inner.geometry.page_count {
             let state = PageState::load(inner, page);

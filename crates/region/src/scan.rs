@@ -63,9 +63,23 @@ impl Region {
     /// found or all keys seen. Keys that are there during the whole scan are met exactly once; keys
     /// that come or go meanwhile, at most once. All keys are looked at, whatever the prefix.
     pub fn scan(&self, prefix: &[u8], cursor: Cursor, limit: usize) -> Result<ScanPage, ReadError> {
+        self.scan_some(prefix, cursor, limit, usize::MAX)
+    }
+
+    /// As [`Region::scan`], but looks at `buckets` buckets at most, of a few keys each: for those
+    /// who may not be away for as long as it takes to find keys of a rare prefix. A page may so be
+    /// empty and not the last.
+    pub fn scan_some(
+        &self,
+        prefix: &[u8],
+        cursor: Cursor,
+        limit: usize,
+        buckets: usize,
+    ) -> Result<ScanPage, ReadError> {
         let inner = &*self.inner;
         let mut entries = Vec::new();
         let (mut shard, mut position) = cursor.parts();
+        let mut looks = buckets.max(1);
         while shard < inner.geometry.shard_count {
             let (found, next) = scan_bucket(inner, shard, position, prefix)?;
             entries.extend(found);
@@ -73,7 +87,9 @@ impl Region {
                 Some(position) => (shard, position),
                 None => (shard + 1, 0),
             };
-            if entries.len() >= limit.max(1) && shard < inner.geometry.shard_count {
+            looks -= 1;
+            let is_enough = entries.len() >= limit.max(1) || looks == 0;
+            if is_enough && shard < inner.geometry.shard_count {
                 return Ok(ScanPage {
                     entries,
                     next: Some(Cursor::new(shard, position)),
@@ -228,5 +244,29 @@ mod tests {
             assert_eq!((region.len(), region.stats().buckets), (0, 16));
             assert_eq!(region.check().unwrap().problems, Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn a_scan_of_few_buckets_at_a_time_meets_each_key_once() {
+        let region = Region::create(&Config::new(4 << 20).shards(2), Options::new()).unwrap();
+        for key in 0..1000_u32 {
+            region.set(format!("{key}").as_bytes(), b"").unwrap();
+        }
+        let (mut found, mut pages, mut empty) = (Vec::new(), 0, 0);
+        let mut cursor = Some(super::Cursor::START);
+        while let Some(from) = cursor {
+            let page = region.scan_some(b"99", from, usize::MAX, 4).unwrap();
+            assert!(page.entries.len() <= 4 * 100);
+            empty += u32::from(page.entries.is_empty());
+            found.extend(page.entries.into_iter().map(|(key, _)| key));
+            cursor = page.next;
+            pages += 1;
+        }
+        found.sort_unstable();
+        assert_eq!(
+            (found.len(), &found[0][..], &found[10][..]),
+            (11, &b"99"[..], &b"999"[..])
+        );
+        assert!(pages >= 8 && empty > 0, "{pages} pages, {empty} empty");
     }
 }

@@ -4,14 +4,17 @@ use super::connection::{Connection, Parcel};
 use super::counters::Counters;
 use super::request::OpenRequests;
 use super::timer::Timer;
-use super::{admin, janitor, lease, request, watch};
+use super::{janitor, lease, request};
 use crate::ids::{ConnectionId, Subscriber};
+use crate::services::chores::{Chores, SnapshotPlan};
+use crate::services::taps::Taps;
+use crate::services::watch::{Wake, Watches};
 use crate::topics::group::Assignment;
 use crate::topics::{Effects, Topics};
 use dashmap::DashMap;
 use ganger_protocol::{Flags, Frame, Head, Limits, Op};
 use ganger_region::Region;
-use std::path::PathBuf;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -28,11 +31,13 @@ pub struct Config {
     pub allow_group: Option<u32>,
     /// Patterns whose channels are kept without subscribers.
     pub keep: Vec<ganger_protocol::Pattern>,
-    /// Its home directory, if it has one: where snapshots go.
-    pub home: Option<PathBuf>,
+    /// Where snapshots go, and when.
+    pub snapshots: SnapshotPlan,
     /// How long a stop may take at most, in milliseconds.
     pub stop_ms: u64,
 }
+
+type Connections = DashMap<ConnectionId, Arc<Connection>>;
 
 /// A broker: everything that its connections share.
 #[derive(Debug)]
@@ -54,25 +59,31 @@ pub struct Broker {
     /// What the region needs now and then.
     pub(super) janitor: janitor::Janitor,
     /// Watches.
-    pub watches: watch::Watches,
+    pub watches: Watches,
     /// Leases.
     pub leases: lease::Leasing,
-    /// Snapshots and listings.
-    pub admin: admin::Admin,
-    connections: DashMap<ConnectionId, Arc<Connection>>,
+    /// Taps.
+    pub taps: Taps,
+    /// Snapshots and audits.
+    pub chores: Chores,
+    connections: Arc<Connections>,
     last_connection: AtomicU64,
     is_draining: AtomicBool,
     started: Instant,
 }
 
 impl Broker {
-    /// A broker for this region, without connections.
-    pub fn new(config: Config, region: Region) -> Self {
+    /// A broker for this region, without connections. Fails if the system has no thread for it.
+    pub fn new(config: Config, region: Region) -> io::Result<Self> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         // Microseconds: below 2^53 for centuries, and another number after any restart.
         let micros = since_epoch.map_or(1, |since| since.as_micros());
         let epoch = u64::try_from(micros).unwrap_or(1);
         let requests = OpenRequests::new(&config.limits);
+        let connections = Arc::<Connections>::default();
+        let watches = Watches::new(region.clone(), epoch, &config.limits, wake(&connections));
+        let leases = lease::Leasing::new(region.clone(), &config.limits, epoch);
+        let chores = Chores::start(region.clone(), config.snapshots.clone())?;
         let broker = Self {
             topics: Topics::new((&config.limits).into(), epoch + CHANNEL_EPOCHS),
             epoch,
@@ -80,10 +91,11 @@ impl Broker {
             timer: Timer::new(),
             requests: Mutex::new(requests),
             janitor: janitor::Janitor::default(),
-            watches: watch::Watches::new(&config.limits),
-            leases: lease::Leasing::new(&config.limits),
-            admin: admin::Admin::default(),
-            connections: DashMap::new(),
+            watches,
+            leases,
+            taps: Taps::new(wake(&connections)),
+            chores,
+            connections,
             last_connection: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             started: Instant::now(),
@@ -95,7 +107,7 @@ impl Broker {
             // the listing that lacks the pattern.
             let _ = broker.topics.keep(pattern, &mut Effects::default());
         }
-        broker
+        Ok(broker)
     }
 
     /// What it allows.
@@ -206,7 +218,7 @@ impl Broker {
         self.topics.expire(now_ms);
         due(self.topics.next_deadline());
         due(request::expire(self, now_ms));
-        due(lease::expire(self, now_ms));
+        due(lease::expire(self));
         due(janitor::expire(self, now_ms));
         next
     }
@@ -235,4 +247,16 @@ impl Broker {
             connection.drain();
         }
     }
+}
+
+/// Has streams drained, from threads that know nothing of the broker.
+fn wake(connections: &Arc<Connections>) -> Wake {
+    let connections = Arc::clone(connections);
+    Box::new(move |all| {
+        for who in all {
+            if let Some(connection) = connections.get(&who.connection) {
+                connection.wake(who.subscription.0);
+            }
+        }
+    })
 }

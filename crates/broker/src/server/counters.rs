@@ -1,5 +1,6 @@
 //! What happened, counted. Every counter is shown by `stats` and `metrics`.
 
+use super::held::Kind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes [`Counters`] from one table: field, meaning.
@@ -89,8 +90,22 @@ pub struct Traffic {
     pub frames_out: Counter,
     /// Bytes that wait to be written.
     pub outbox_bytes: Counter,
-    /// Things held under ids: subscriptions, watches, leases, requests.
-    pub held: Counter,
+    held: [Counter; 5],
     /// Messages that it lost.
     pub lost: Counter,
+}
+
+impl Traffic {
+    /// Things of a kind that are held under ids.
+    pub fn held(&self, kind: Kind) -> u64 {
+        self.held[kind as usize].get()
+    }
+
+    pub(super) fn begun(&self, kind: Kind) {
+        self.held[kind as usize].count();
+    }
+
+    pub(super) fn ended(&self, kind: Kind) {
+        self.held[kind as usize].0.fetch_sub(1, Ordering::Relaxed);
+    }
 }

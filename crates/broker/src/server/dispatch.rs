@@ -27,7 +27,7 @@ pub(super) fn carry_out(session: &mut Session, frame: Frame) {
         Op::Request => begin(session, &frame, request::handle),
         Op::Watch => begin(session, &frame, watch::handle),
         Op::Lease => begin(session, &frame, lease::handle),
-        Op::Admin => admin::handle(session, &frame),
+        Op::Admin => begin(session, &frame, admin::handle),
         op => {
             let why = format!("no operation of clients: {:#04x}", op.to_u8());
             session.fail(id, &ErrorBody::new(ErrorCode::UnknownOperation, why));

@@ -149,7 +149,7 @@ fn welcome(
         connection: connection.id.0,
         limits: broker.limits().clone(),
         region,
-        software: concat!("ganger/", env!("CARGO_PKG_VERSION")).to_owned(),
+        software: super::SOFTWARE.to_owned(),
     };
     Ok((connection, welcome))
 }

@@ -43,8 +43,26 @@ pub enum Farewell {
     Cancelled,
 }
 
+/// What something that is held counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A subscription, queue groups and responders included.
+    Subscription,
+    /// A watch.
+    Watch,
+    /// A lease that is held, waited for or observed.
+    Lease,
+    /// A request whose answer has not come.
+    Request,
+    /// A tap.
+    Tap,
+}
+
 /// Something that a connection holds under an id.
 pub trait Held: Send {
+    /// What it counts as.
+    fn kind(&self) -> Kind;
+
     /// Puts what is next into the outbox, about as much as the batch says.
     fn drain(&mut self, place: &mut Place<'_>, batch: Batch) -> Drained {
         let _ = (place, batch);

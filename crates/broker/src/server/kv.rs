@@ -6,7 +6,8 @@ mod operation;
 
 pub(super) use ephemeral::Ephemeral;
 use errors::Failure;
-use operation::{Executor, Frames};
+pub(super) use operation::error_frame;
+use operation::Executor;
 
 use super::session::Session;
 use crate::reserved::is_reserved;
@@ -102,7 +103,7 @@ fn answer(executor: &mut Executor, id: u32, request: KvRequest) -> Frame {
         Err(Failure(error)) => error,
     };
     executor.count_failure();
-    Frames::error(id, &error)
+    error_frame(id, &error)
 }
 
 /// A key that clients may use.

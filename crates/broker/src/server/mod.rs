@@ -24,6 +24,7 @@ mod request;
 pub mod session;
 mod socket;
 mod subscribe;
+mod tap;
 pub mod timer;
 pub mod watch;
 
@@ -34,6 +35,9 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Program and version, as clients are told.
+const SOFTWARE: &str = concat!("ganger/", env!("CARGO_PKG_VERSION"));
 
 /// Serves on a listener until `stop` is done, then stops in good order: clients are told, what they
 /// asked for is finished and written, up to [`Config::stop_ms`]. `closing` is called once no more

@@ -57,6 +57,7 @@ pub(super) fn handle(session: &mut Session, frame: Frame) {
 fn publish(session: &mut Session, tail: Tail, flags: Flags) -> Result<Published, ErrorBody> {
     let message = Arc::new(message(session, tail, flags)?);
     let broker = &session.broker;
+    broker.taps.offer(&message);
     let outcome = broker
         .topics
         .publish(&message, broker.now_ms(), &mut session.effects);

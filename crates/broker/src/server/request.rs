@@ -1,7 +1,7 @@
 //! Requests: to one responder, with an end in any case.
 
 use super::broker::Broker;
-use super::held::{Farewell, Held, Place};
+use super::held::{Farewell, Held, Kind, Place};
 use super::publish;
 use super::session::Session;
 use crate::ids::{ConnectionId, RequestId, Subscriber, SubscriptionId};
@@ -70,6 +70,7 @@ pub(super) fn handle(session: &mut Session, frame: &Frame) -> Result<(), ErrorBo
     let timeout_ms = if seq == 0 { longest } else { seq.min(longest) };
     let requester = session.connection.id;
 
+    broker.taps.offer(&message);
     let mut requests = broker.lock_requests();
     requests.table.check(requester, RequestId(id))?;
     let route = match broker.topics.request(&message, &mut session.effects) {
@@ -231,6 +232,10 @@ fn tell(broker: &Broker, ended: Vec<Ended<Route>>, effects: &mut Effects) {
 struct Waiting;
 
 impl Held for Waiting {
+    fn kind(&self) -> Kind {
+        Kind::Request
+    }
+
     fn end(self: Box<Self>, place: &mut Place<'_>) -> Farewell {
         let (requester, id) = (place.connection.id, RequestId(place.id));
         let ended = place.broker.lock_requests().table.cancel(requester, id);

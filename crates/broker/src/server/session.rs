@@ -8,12 +8,13 @@
 use super::broker::Broker;
 use super::connection::{Connection, Inbox, Parcel};
 use super::dispatch;
-use super::held::{Drained, Farewell, Held, Place};
+use super::held::{Drained, Farewell, Held, Kind, Place};
 use super::janitor;
 use super::kv::Ephemeral;
 use super::outbox::Outbox;
 use super::publish::HeldUp;
 use super::socket::Socket;
+use crate::ids::{Subscriber, SubscriptionId};
 use crate::topics::channel::Batch;
 use crate::topics::Effects;
 use bytes::BytesMut;
@@ -113,8 +114,8 @@ impl Session {
 
     /// Holds something under an id, until it ends or the client cancels it.
     pub fn hold(&mut self, id: u32, held: Box<dyn Held>) {
+        self.connection.traffic.begun(held.kind());
         self.held.insert(id, held);
-        self.connection.traffic.held.set(self.held.len() as u64);
     }
 
     /// Has something that is held drained.
@@ -122,9 +123,17 @@ impl Session {
         self.ready.push_back(id);
     }
 
-    /// Things held.
-    pub fn held_len(&self) -> usize {
-        self.held.len()
+    /// Things of a kind that are held.
+    pub fn held_of(&self, kind: Kind) -> usize {
+        usize::try_from(self.connection.traffic.held(kind)).unwrap_or(usize::MAX)
+    }
+
+    /// Something of this connection, among all connections.
+    pub(super) fn subscriber(&self, id: u32) -> Subscriber {
+        Subscriber {
+            connection: self.connection.id,
+            subscription: SubscriptionId(id),
+        }
     }
 
     /// Runs something that takes long on another thread. Until its answers are there, this
@@ -187,6 +196,7 @@ impl Session {
             ..
         } = self;
         let ended = held.remove(&id)?;
+        connection.traffic.ended(ended.kind());
         let farewell = ended.end(&mut Place {
             broker,
             connection,
@@ -194,7 +204,6 @@ impl Session {
             out,
             effects,
         });
-        connection.traffic.held.set(held.len() as u64);
         Some(farewell)
     }
 }
@@ -499,14 +508,17 @@ impl Session {
         if let Some(held_up) = self.held_up.take() {
             held_up.go_on(self, true);
         }
+        // Before the lease of this connection is another's, who would find its keys else.
+        let released = self.ephemeral.release(&self.broker.region);
+        self.broker.counters.ephemeral_released.add(released);
+        // All at once, so that it does not inherit from itself.
+        super::lease::connection_ended(&self.broker, self.connection.id);
         let ids: Vec<u32> = self.held.keys().copied().collect();
         for id in ids {
             self.end(id);
         }
         super::request::connection_ended(self);
         self.broker.act(&mut self.effects);
-        let released = self.ephemeral.release(&self.broker.region);
-        self.broker.counters.ephemeral_released.add(released);
         if self.connection.client.has_region || self.connection.client.by_reference {
             janitor::somebody_left(&self.broker);
         }

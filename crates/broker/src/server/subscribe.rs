@@ -1,11 +1,10 @@
 //! Subscribing: the beginning, the stream, and the end.
 
 use super::broker::CHANNEL_EPOCHS;
-use super::held::{Drained, Farewell, Held, Place};
+use super::held::{Drained, Farewell, Held, Kind, Place};
 use super::reference;
 use super::request;
 use super::session::Session;
-use crate::ids::{Subscriber, SubscriptionId};
 use crate::message::Message;
 use crate::topics::channel::{self, Batch, Delivery, Wish};
 use crate::topics::group::MemberOptions;
@@ -19,7 +18,7 @@ pub(super) fn handle(session: &mut Session, frame: &Frame) -> Result<(), ErrorBo
     let asked: Subscribe = frame.body()?;
     let pattern: Pattern = asked.pattern.parse()?;
     let limit = session.broker.limits().subscriptions;
-    if session.held_len() >= limit {
+    if session.held_of(Kind::Subscription) >= limit {
         let error = ErrorBody::from(ErrorCode::TooManySubscriptions);
         return Err(error.limit(limit));
     }
@@ -37,8 +36,7 @@ pub(super) fn handle(session: &mut Session, frame: &Frame) -> Result<(), ErrorBo
     }
 }
 
-/// Subscribes to what `tap` taps, too: that is a subscription that counts for nothing.
-pub(super) fn subscribe(
+fn subscribe(
     session: &mut Session,
     id: u32,
     pattern: &Pattern,
@@ -46,7 +44,7 @@ pub(super) fn subscribe(
 ) -> Result<(), ErrorBody> {
     let broker = Arc::clone(&session.broker);
     let (wish, resumes) = wish(asked, broker.limits().block_ms);
-    let who = subscriber(session, id);
+    let who = session.subscriber(id);
     let joined = broker
         .topics
         .subscribe(pattern, who, wish, resumes, &mut session.effects)?;
@@ -91,7 +89,7 @@ fn join(
         cap: asked.max_unacknowledged.unwrap_or(most).clamp(1, most),
         redeliver: asked.redeliver && group.is_some(),
     };
-    let who = subscriber(session, id);
+    let who = session.subscriber(id);
     let name = group.map(Group::as_str);
     let membership = broker
         .topics
@@ -110,13 +108,6 @@ fn join(
         }),
     );
     Ok(())
-}
-
-fn subscriber(session: &Session, id: u32) -> Subscriber {
-    Subscriber {
-        connection: session.connection.id,
-        subscription: SubscriptionId(id),
-    }
 }
 
 fn wish(asked: &Subscribe, block_ms: u64) -> (Wish, Option<u64>) {
@@ -168,6 +159,10 @@ struct Stream {
 }
 
 impl Held for Stream {
+    fn kind(&self) -> Kind {
+        Kind::Subscription
+    }
+
     fn drain(&mut self, place: &mut Place<'_>, batch: Batch) -> Drained {
         if let Some(message) = self.retained.pop_front() {
             let flags = flags_of(&message).with(Flags::RETAIN);
@@ -254,6 +249,10 @@ struct Member {
 }
 
 impl Held for Member {
+    fn kind(&self) -> Kind {
+        Kind::Subscription
+    }
+
     fn ack(&mut self, place: &mut Place<'_>, seq: u64, up_to: bool) {
         if self.responds {
             return;

@@ -1,18 +1,47 @@
-//! Watches: not there yet; they are refused.
+//! Watches over the socket.
 
+use super::held::{Drained, Farewell, Held, Kind, Place};
 use super::session::Session;
-use ganger_protocol::{ErrorBody, ErrorCode, Frame, Limits};
+use crate::services::watch::{self, Budget, Watcher};
+use crate::topics::channel::Batch;
+use ganger_protocol::watch::Watch;
+use ganger_protocol::{ErrorBody, Frame};
 
-/// What all watches share.
-#[derive(Debug, Default)]
-pub struct Watches {}
-
-impl Watches {
-    pub(super) fn new(_limits: &Limits) -> Self {
-        Self {}
-    }
+pub(super) fn handle(session: &mut Session, frame: &Frame) -> Result<(), ErrorBody> {
+    let asked: Watch = frame.body()?;
+    let id = frame.head.id;
+    let watcher = session
+        .broker
+        .watches
+        .open(session.subscriber(id), &asked)?;
+    session.hold(id, Box::new(Watching(watcher)));
+    session.ready(id);
+    Ok(())
 }
 
-pub(super) fn handle(_session: &mut Session, _frame: &Frame) -> Result<(), ErrorBody> {
-    Err(ErrorCode::Unavailable.into())
+/// A watch; it ends when it is dropped.
+struct Watching(Watcher);
+
+impl Held for Watching {
+    fn kind(&self) -> Kind {
+        Kind::Watch
+    }
+
+    fn drain(&mut self, place: &mut Place<'_>, batch: Batch) -> Drained {
+        let budget = Budget {
+            frames: batch.messages,
+            bytes: batch.bytes,
+        };
+        let out = &mut *place.out;
+        let mut each = |frame: Frame| out.push(frame.head, &frame.tail);
+        match self.0.drain(budget, &mut each) {
+            watch::Drained::Idle => Drained::Idle,
+            watch::Drained::More => Drained::More,
+            watch::Drained::Ended(error) => Drained::Ended(error),
+        }
+    }
+
+    fn end(self: Box<Self>, _: &mut Place<'_>) -> Farewell {
+        Farewell::Ended
+    }
 }

@@ -1,8 +1,9 @@
 //! What takes long: writing snapshots, reading them, auditing the region. One thread does it, one
 //! thing at a time and in small steps, so that neither clients nor writers wait for it.
 
+use crate::reserved::SNAPSHOT_KEY;
 use crate::services::region_error;
-use crate::snapshot::{self, Header, SnapshotFile};
+use crate::snapshot::{self, Header, Onto, SnapshotFile};
 use ganger_protocol::admin::{AdminProgress, AdminReply};
 use ganger_protocol::{ErrorBody, ErrorCode};
 use ganger_region::Region;
@@ -174,31 +175,25 @@ impl Drop for Chores {
     }
 }
 
-/// Puts a snapshot into a region before anybody is served: the one that was named, which must be
-/// there, or else, into a new region, the one that this broker would write over. Returns what to say
-/// of it.
+/// Puts the newest whole snapshot into a region before anybody is served, if there is one, and the
+/// region is new: none was made of it or put into it before. Keys that are there already stay, and
+/// so a restore that was interrupted may simply be begun again. `progress` is called with the
+/// entries done and about how many there are. Returns what to say of it.
 pub fn restore_at_start(
     region: &Region,
-    is_new: bool,
-    named: Option<&Path>,
     plan: &SnapshotPlan,
+    mut progress: impl FnMut(u64, u64),
 ) -> Result<Option<String>, ErrorBody> {
-    let path = match (named, &plan.file) {
-        (Some(path), _) => path,
-        (None, Some(path)) if is_new => path,
-        _ => return Ok(None),
+    let Some(path) = plan.file.as_deref().filter(|_| is_new(region)) else {
+        return Ok(None);
     };
-    let restored = snapshot::restore(region, path, wall_ms(), |_, _| {});
-    let restored = restored.map_err(|error| failed(&error))?;
-    let Some(restored) = restored else {
-        return match named {
-            None => Ok(None),
-            Some(path) => Err(failed(&format!(
-                "{}: there is no such file",
-                path.display()
-            ))),
-        };
+    let restored = snapshot::restore(region, path, Onto::Missing, wall_ms(), |done, header| {
+        progress(done, header.expected.max(done));
+    });
+    let Some(restored) = restored.map_err(|error| failed(&error))? else {
+        return Ok(None);
     };
+    mark(region)?;
     let mut said = format!(
         "restored {} entries from {}",
         restored.entries,
@@ -207,10 +202,27 @@ pub fn restore_at_start(
     if restored.expired > 0 {
         said += &format!(", {} had expired", restored.expired);
     }
+    if restored.kept > 0 {
+        said += &format!(", {} were there", restored.kept);
+    }
     for refused in &restored.refused {
         said += &format!("; refused {refused}");
     }
     Ok(Some(said))
+}
+
+/// Whether no snapshot belongs to a region yet. Where keys were evicted, the mark may be among
+/// them.
+fn is_new(region: &Region) -> bool {
+    matches!(region.exists(SNAPSHOT_KEY), Ok(false)) && region.stats().evicted == 0
+}
+
+/// Notes that a snapshot belongs to a region.
+fn mark(region: &Region) -> Result<(), ErrorBody> {
+    let marked = region.set(SNAPSHOT_KEY, b"");
+    marked
+        .map(drop)
+        .map_err(|error| region_error::write(&error))
 }
 
 fn run(shared: &Shared, todo: &Receiver<(Chore, Hear)>) {
@@ -230,10 +242,12 @@ fn run(shared: &Shared, todo: &Receiver<(Chore, Hear)>) {
                 };
                 hear(outcome.map_or_else(News::Failed, News::Done));
             }
-            // What fails is counted, with its reason, and tried again at the next interval.
+            // What fails is told, counted, and tried again at the next interval.
             Err(RecvTimeoutError::Timeout) => {
                 last = Instant::now();
-                let _ = shared.write(&mut |_| {});
+                if let Err(error) = shared.write(&mut |_| {}) {
+                    tracing::warn!("no snapshot was written: {error}");
+                }
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -276,6 +290,8 @@ impl Shared {
             }
             progress.tell(file.entries(), header.expected);
         }
+        // First: what is in the file belongs to this region from here on.
+        mark(&self.region)?;
         let entries = file.commit().map_err(|error| failed(&error))?;
         Ok(AdminReply::Snapshot {
             name: name_of(path),
@@ -305,9 +321,10 @@ impl Shared {
                 })?,
         };
         let mut progress = Progress::new(hear);
-        let restored = snapshot::restore(&self.region, path, wall_ms(), |done, header| {
-            progress.tell(done, header.expected);
-        });
+        let restored =
+            snapshot::restore(&self.region, path, Onto::All, wall_ms(), |done, header| {
+                progress.tell(done, header.expected)
+            });
         let restored = restored.map_err(|error| failed(&error))?;
         let Some(restored) = restored else {
             return Err(failed(&format!(
@@ -315,6 +332,7 @@ impl Shared {
                 path.display()
             )));
         };
+        mark(&self.region)?;
         self.count(|totals| {
             totals.restored += 1;
             totals.files_refused += restored.refused.len() as u64;

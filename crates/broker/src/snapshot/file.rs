@@ -4,6 +4,7 @@ use super::format::Header;
 use super::read::SnapshotReader;
 use super::write::SnapshotWriter;
 use super::{Fault, Refused, RestoreError, SnapshotError, What};
+use crate::reserved::FENCE_KEY;
 use crate::snapshot::SnapshotEntry;
 use ganger_region::{Cursor, Region, SetOptions, WriteError};
 use std::fs::{self, File, OpenOptions};
@@ -32,6 +33,8 @@ pub struct Restored {
     pub entries: u64,
     /// Entries whose time was over.
     pub expired: u64,
+    /// Entries whose keys stayed as they were.
+    pub kept: u64,
     /// A newer file that was not whole.
     pub refused: Vec<Refused>,
 }
@@ -98,6 +101,15 @@ impl Drop for SnapshotFile {
     }
 }
 
+/// What becomes of keys that are in the region already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Onto {
+    /// They get the snapshot's values.
+    All,
+    /// They stay as they are.
+    Missing,
+}
+
 /// Where the snapshot before the one at `path` is.
 pub fn previous_path(path: &Path) -> PathBuf {
     with_suffix(path, ".1")
@@ -108,6 +120,7 @@ pub fn previous_path(path: &Path) -> PathBuf {
 pub fn restore(
     region: &Region,
     path: &Path,
+    onto: Onto,
     now_ms: u64,
     mut progress: impl FnMut(u64, Header),
 ) -> Result<Option<Restored>, RestoreError> {
@@ -127,14 +140,15 @@ pub fn restore(
             refused.push(Refused { path, fault });
             continue;
         }
-        let (mut entries, mut expired) = (0, 0);
+        let (mut entries, mut expired, mut kept) = (0, 0, 0);
         let applied = for_each(&mut file, |header, entry| {
-            if put(region, &entry, now_ms).map_err(|error| Applying::Write(entry.key, error))? {
-                entries += 1;
-            } else {
-                expired += 1;
+            let put = put(region, &entry, onto, now_ms);
+            match put.map_err(|error| Applying::Write(entry.key, error))? {
+                Put::Done => entries += 1,
+                Put::Expired => expired += 1,
+                Put::Kept => kept += 1,
             }
-            progress(entries + expired, header);
+            progress(entries + expired + kept, header);
             Ok(())
         });
         return match applied {
@@ -143,6 +157,7 @@ pub fn restore(
                 header,
                 entries,
                 expired,
+                kept,
                 refused,
             })),
             Err(Applying::Write(key, error)) => Err(RestoreError::Write { path, key, error }),
@@ -182,25 +197,57 @@ fn for_each(
     Ok(reader.header())
 }
 
-/// `false` if its time is over.
-fn put(region: &Region, entry: &SnapshotEntry, now_ms: u64) -> Result<bool, WriteError> {
+enum Put {
+    Done,
+    Expired,
+    Kept,
+}
+
+fn put(region: &Region, entry: &SnapshotEntry, onto: Onto, now_ms: u64) -> Result<Put, WriteError> {
     let ttl_ms = match entry.expires_at_ms {
-        Some(at) if at <= now_ms => return Ok(false),
+        Some(at) if at <= now_ms => return Ok(Put::Expired),
         Some(at) => Some(at - now_ms),
         None => None,
     };
     match <[u8; 8]>::try_from(&entry.value[..]) {
         Ok(bytes) if entry.is_counter => {
-            // A counter begins at 0 when it is not there.
-            region.delete(&entry.key)?;
-            region.incr_with(&entry.key, i64::from_le_bytes(bytes), ttl_ms)?;
+            let value = i64::from_le_bytes(bytes);
+            if entry.key == FENCE_KEY {
+                return raise(region, value);
+            }
+            match onto {
+                // A counter begins at 0 when it is not there.
+                Onto::All => drop(region.delete(&entry.key)?),
+                Onto::Missing if region.exists(&entry.key).unwrap_or(false) => {
+                    return Ok(Put::Kept)
+                }
+                Onto::Missing => {}
+            }
+            region.incr_with(&entry.key, value, ttl_ms)?;
+            Ok(Put::Done)
         }
         _ => {
-            let options = ttl_ms.map_or(SetOptions::new(), |ttl| SetOptions::new().ttl_ms(ttl));
-            region.set_with(&entry.key, &entry.value, options)?;
+            let mut options = SetOptions::new();
+            if let Some(ttl_ms) = ttl_ms {
+                options = options.ttl_ms(ttl_ms);
+            }
+            if onto == Onto::Missing {
+                options = options.if_absent();
+            }
+            let written = region.set_with(&entry.key, &entry.value, options)?;
+            Ok(written.map_or(Put::Kept, |_| Put::Done))
         }
     }
-    Ok(true)
+}
+
+/// The counter of fencing tokens never goes back: no token may be given out twice.
+fn raise(region: &Region, value: i64) -> Result<Put, WriteError> {
+    let now = region.incr(FENCE_KEY, 0)?;
+    if now >= value {
+        return Ok(Put::Kept);
+    }
+    region.incr(FENCE_KEY, value.saturating_sub(now))?;
+    Ok(Put::Done)
 }
 
 fn new_file(path: &Path) -> io::Result<File> {

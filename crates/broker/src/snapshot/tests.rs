@@ -79,7 +79,7 @@ fn save(region: &Region, path: &Path, now_ms: u64) -> u64 {
 
 fn load(path: &Path, now_ms: u64) -> Result<Option<(Region, Restored)>, RestoreError> {
     let region = region();
-    let restored = restore(&region, path, now_ms, |_, _| {})?;
+    let restored = restore(&region, path, Onto::All, now_ms, |_, _| {})?;
     Ok(restored.map(|restored| (region, restored)))
 }
 
@@ -137,7 +137,9 @@ fn a_file_cut_off_anywhere_is_refused_by_name_and_the_previous_one_used() {
     let region = region();
     for len in 0..new.len() {
         fs::write(&path, &new[..len]).unwrap();
-        let restored = restore(&region, &path, 0, |_, _| {}).unwrap().unwrap();
+        let restored = restore(&region, &path, Onto::All, 0, |_, _| {})
+            .unwrap()
+            .unwrap();
         assert_eq!(restored.path, previous_path(&path));
         assert_eq!(region.get(b"a").unwrap().unwrap(), b"old");
         let refused = &restored.refused[0];
@@ -238,7 +240,9 @@ fn a_kill_at_any_moment_leaves_a_whole_snapshot() {
         for (name, bytes) in image {
             fs::write(folder.file(name), bytes).unwrap();
         }
-        let restored = restore(&region, &path, 0, |_, _| {}).unwrap().unwrap();
+        let restored = restore(&region, &path, Onto::All, 0, |_, _| {})
+            .unwrap()
+            .unwrap();
         let expected: &[u8] = if number == count - 1 { b"new" } else { b"old" };
         assert_eq!(region.get(b"c").unwrap().unwrap(), expected);
         assert!(restored.refused.is_empty());
@@ -295,7 +299,7 @@ fn a_region_that_is_too_small_names_the_key() {
     from.set(b"large", &vec![1; 1 << 20]).unwrap();
     save(&from, &path, 0);
     let small = Region::create(&Config::new(1 << 20), Options::new()).unwrap();
-    let error = restore(&small, &path, 0, |_, _| {})
+    let error = restore(&small, &path, Onto::All, 0, |_, _| {})
         .unwrap_err()
         .to_string();
     assert!(error.contains("`large`"), "{error}");

@@ -1,5 +1,6 @@
-//! The region's errors, one to one.
+//! Why operations fail.
 
+use crate::services::region_error;
 use ganger_protocol::{ErrorBody, ErrorCode, FrameError};
 use ganger_region::{ReadError, WriteError};
 
@@ -28,37 +29,12 @@ impl From<FrameError> for Failure {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
-        let text = error.to_string();
-        let new = |code| ErrorBody::new(code, text);
-        Self(match error {
-            ReadError::KeyLen { len } => new(ErrorCode::KeyLen).actual(len),
-            ReadError::Contended => new(ErrorCode::Contended),
-            ReadError::Damaged(_) => new(ErrorCode::Damaged),
-            _ => new(ErrorCode::Internal),
-        })
+        Self(region_error::read(&error))
     }
 }
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
-        let text = error.to_string();
-        let new = |code| ErrorBody::new(code, text);
-        Self(match error {
-            WriteError::KeyLen { len } => new(ErrorCode::KeyLen).actual(len),
-            WriteError::ValueLen { len, limit } => {
-                new(ErrorCode::ValueLen).actual(len).limit(limit)
-            }
-            WriteError::Full => new(ErrorCode::Full),
-            WriteError::NoMemory(_) => new(ErrorCode::NoMemory),
-            WriteError::ReadOnly => new(ErrorCode::ReadOnly),
-            WriteError::Stalled { pid, .. } => new(ErrorCode::Stalled).actual(pid),
-            WriteError::NotACounter => new(ErrorCode::NotACounter),
-            WriteError::Overflow { value } => new(ErrorCode::Overflow).value(value),
-            WriteError::Ttl { ttl_ms } => new(ErrorCode::Ttl).actual(ttl_ms),
-            WriteError::Contended { .. } => new(ErrorCode::Contended),
-            WriteError::Session(_) => new(ErrorCode::Session),
-            WriteError::Damaged(_) => new(ErrorCode::Damaged),
-            _ => new(ErrorCode::Internal),
-        })
+        Self(region_error::write(&error))
     }
 }

@@ -330,13 +330,8 @@ pub(super) fn stats(region: &Region) -> RegionStats {
     }
 }
 
-/// Frames made without a session.
-pub(super) struct Frames;
-
-impl Frames {
-    /// The frame of an error. The sentence of an error is short, so it fits.
-    pub(super) fn error(id: u32, error: &ErrorBody) -> Frame {
-        let bare = || Frame::new(Head::new(Op::Error, id), Tail::default());
-        Frame::control(id, error).unwrap_or_else(|_| bare())
-    }
+/// The frame of an error. The sentence of an error is short, so it fits.
+pub(in crate::server) fn error_frame(id: u32, error: &ErrorBody) -> Frame {
+    let bare = || Frame::new(Head::new(Op::Error, id), Tail::default());
+    Frame::control(id, error).unwrap_or_else(|_| bare())
 }

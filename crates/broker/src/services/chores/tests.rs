@@ -80,30 +80,48 @@ fn a_snapshot_is_written_and_put_into_a_new_region() {
     );
     assert!(totals.last_written_ms > 0);
 
-    let new = region(0);
-    // A region that is not new keeps what it has.
-    let said = restore_at_start(&new, false, None, &folder.plan()).unwrap();
-    assert_eq!((said, new.len()), (None, 0));
-    let said = restore_at_start(&new, true, None, &folder.plan())
-        .unwrap()
-        .unwrap();
-    assert!(said.starts_with("restored 1000 entries from "), "{said}");
-    assert_eq!(new.len(), 1000);
-    // One that was named is used in any case, and must be there.
-    let old = region(1);
-    restore_at_start(&old, false, Some(&file), &SnapshotPlan::default()).unwrap();
-    assert_eq!(old.len(), 1000);
-    let absent = folder.0.join("absent");
-    let error = restore_at_start(&old, true, Some(&absent), &folder.plan()).unwrap_err();
-    assert!(
-        error.message.contains("absent: there is no such file"),
-        "{error}"
+    // A region that is new is filled, but for what was written to it before.
+    let new = region(2);
+    new.set(b"key 1", b"newer").unwrap();
+    let mut told = Vec::new();
+    let progress = |done, total| told.push((done, total));
+    let said = restore_at_start(&new, &folder.plan(), progress).unwrap();
+    let said = said.unwrap();
+    assert!(said.starts_with("restored 998 entries from "), "{said}");
+    assert!(said.ends_with(", 2 were there"), "{said}");
+    assert_eq!(new.get(b"key 1").unwrap().as_deref(), Some(&b"newer"[..]));
+    assert_eq!((told.len(), told.last()), (1000, Some(&(1000, 1000))));
+    // From here on it is not new: what goes stays gone.
+    new.delete(b"key 1").unwrap();
+    assert_eq!(
+        restore_at_start(&new, &folder.plan(), |_, _| {}).unwrap(),
+        None
     );
+    assert!(!new.exists(b"key 1").unwrap());
     let nowhere = SnapshotPlan {
-        file: Some(absent),
+        file: Some(folder.0.join("absent")),
         every: None,
     };
-    assert_eq!(restore_at_start(&old, true, None, &nowhere).unwrap(), None);
+    assert_eq!(
+        restore_at_start(&region(1), &nowhere, |_, _| {}).unwrap(),
+        None
+    );
+}
+
+/// A broker that was killed and comes back must not bring back what was deleted since its last
+/// snapshot.
+#[test]
+fn a_region_that_a_snapshot_was_made_of_is_not_filled_from_it() {
+    let folder = Folder::new("same");
+    let region = region(10);
+    let chores = Chores::start(region.clone(), folder.plan()).unwrap();
+    ask(&chores, Chore::Snapshot).unwrap();
+    region.delete(b"key 1").unwrap();
+    assert_eq!(
+        restore_at_start(&region, &folder.plan(), |_, _| {}).unwrap(),
+        None
+    );
+    assert!(!region.exists(b"key 1").unwrap());
 }
 
 #[test]
@@ -129,13 +147,15 @@ fn a_broken_snapshot_is_refused_by_name_and_the_one_before_used() {
     else {
         panic!()
     };
-    assert_eq!((&name[..], entries, region.len()), ("state.1", 10, 10));
+    // One more: the mark.
+    assert_eq!((&name[..], entries, region.len()), ("state.1", 10, 11));
     assert!(
         refused.len() == 1 && refused[0].contains("state: "),
         "{refused:?}"
     );
     assert_eq!(chores.totals().files_refused, 1);
-    let said = restore_at_start(&region, true, None, &folder.plan())
+    let new = Region::create(&Config::new(8 << 20), Options::new()).unwrap();
+    let said = restore_at_start(&new, &folder.plan(), |_, _| {})
         .unwrap()
         .unwrap();
     assert!(
@@ -193,7 +213,7 @@ fn snapshots_come_by_themselves_and_at_the_stop() {
     region.set(b"last", b"words").unwrap();
     chores.stop(true).unwrap();
     let new = Region::create(&Config::new(8 << 20), Options::new()).unwrap();
-    restore_at_start(&new, true, None, &folder.plan()).unwrap();
+    restore_at_start(&new, &folder.plan(), |_, _| {}).unwrap();
     assert_eq!(new.get(b"last").unwrap().as_deref(), Some(&b"words"[..]));
 }
 
@@ -240,6 +260,6 @@ fn an_old_snapshot_does_not_take_the_counter_of_tokens_back() {
     ask(&chores, Chore::Restore(None)).unwrap();
     assert_eq!(region.incr(FENCE_KEY, 1).unwrap(), 106);
     let new = Region::create(&Config::new(8 << 20), Options::new()).unwrap();
-    restore_at_start(&new, true, None, &folder.plan()).unwrap();
+    restore_at_start(&new, &folder.plan(), |_, _| {}).unwrap();
     assert_eq!(new.incr(FENCE_KEY, 1).unwrap(), 101);
 }
