@@ -25,6 +25,7 @@ mod footprint;
 mod growth;
 mod instructions;
 mod neighbour;
+#[path = "../report.rs"]
 mod report;
 mod shared;
 mod sides;

@@ -4,6 +4,7 @@ use super::broker::Broker;
 use super::connection::{Client, Connection};
 use super::outbox::Outbox;
 use super::session::Session;
+use super::socket::Socket;
 use bytes::BytesMut;
 use ganger_protocol::hello::{
     negotiate, shared_capabilities, Hello, Welcome, BY_REFERENCE, CAPABILITIES, VERSIONS,
@@ -42,13 +43,11 @@ pub(super) async fn serve(mut stream: UnixStream, peer: UCred, broker: Arc<Broke
         {
             Ok((connection, welcome)) => {
                 let mut out = Outbox::default();
-                if greet(&stream, &broker, (frame.head.id, &welcome), &mut out)
-                    .await
-                    .is_ok()
-                {
+                let greeted = greet(&stream, &broker, (frame.head.id, &welcome), &mut out).await;
+                if let Ok(socket) = greeted.and_then(|()| Socket::new(stream)) {
                     let connection = Arc::new(connection);
                     broker.enter(&connection);
-                    Session::new(broker, connection, stream, received, out)
+                    Session::new(broker, connection, socket, received, out)
                         .run()
                         .await;
                 }

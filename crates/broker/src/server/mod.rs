@@ -22,6 +22,7 @@ mod publish;
 mod reference;
 mod request;
 pub mod session;
+mod socket;
 mod subscribe;
 mod tap;
 pub mod timer;

@@ -13,6 +13,7 @@ use super::janitor;
 use super::kv::Ephemeral;
 use super::outbox::Outbox;
 use super::publish::HeldUp;
+use super::socket::Socket;
 use crate::ids::{Subscriber, SubscriptionId};
 use crate::topics::channel::Batch;
 use crate::topics::Effects;
@@ -25,7 +26,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::codec::Decoder;
 use tokio_util::io::poll_read_buf;
@@ -65,7 +65,7 @@ pub struct Session {
     /// What follows for others from what is being done.
     pub effects: Effects,
     pub(super) ephemeral: Ephemeral,
-    stream: UnixStream,
+    stream: Socket,
     codec: FrameCodec,
     received: BytesMut,
     read_len: usize,
@@ -80,6 +80,8 @@ pub struct Session {
     is_over: bool,
     is_draining: bool,
     is_released: bool,
+    /// Others were let go first in this turn.
+    gave_way: bool,
 }
 
 /// # What the operations use
@@ -211,7 +213,7 @@ impl Session {
     pub(super) fn new(
         broker: Arc<Broker>,
         connection: Arc<Connection>,
-        stream: UnixStream,
+        stream: Socket,
         received: BytesMut,
         out: Outbox,
     ) -> Self {
@@ -229,6 +231,7 @@ impl Session {
             is_over: false,
             is_draining: false,
             is_released: false,
+            gave_way: false,
             broker,
             connection,
             out,
@@ -257,10 +260,17 @@ impl Session {
             // What began to hold it up just now has still to be told whom to wake.
             let is_new = self.is_held_up() && !was_held_up;
             self.fill();
+            let woke = !self.effects.wake.is_empty();
             self.broker.act(&mut self.effects);
             if self.is_over {
                 return Poll::Ready(End::Done);
             }
+            if woke && !self.out.is_empty() && !std::mem::replace(&mut self.gave_way, true) {
+                // Those whom a message is for come before its publisher's acknowledgement.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.gave_way = false;
             let Ok(wrote) = self.write(cx) else {
                 return Poll::Ready(End::Broken);
             };

@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::Interest;
+use tokio::net::unix::pipe::Receiver;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_util::codec::Decoder;
@@ -22,7 +23,7 @@ const SOFTWARE: &str = concat!("ganger-client/", env!("CARGO_PKG_VERSION"));
 
 /// A connection that was greeted.
 pub(crate) struct Established {
-    pub(crate) stream: UnixStream,
+    pub(crate) stream: Receiver,
     pub(crate) welcome: Welcome,
     pub(crate) mapped: Option<Mapped>,
     /// What came behind the welcome.
@@ -79,7 +80,8 @@ async fn greet(settings: &Settings, socket: &Path) -> Result<Established, Error>
         .filter(|_| welcome.region && settings.wants_region);
     let mapped = fd.map(Mapped::new).transpose().map_err(failed)?;
     Ok(Established {
-        stream,
+        stream: Receiver::from_owned_fd_unchecked(stream.into_std().map_err(failed)?.into())
+            .map_err(failed)?,
         welcome,
         mapped,
         received,

@@ -13,11 +13,16 @@ use bytes::{Bytes, BytesMut};
 use ganger_protocol::hello::Welcome;
 use ganger_protocol::limits::{HEAD_LEN, LENGTH_LEN};
 use ganger_protocol::{Flags, Frame, FrameCodec, Head, Limits, Op};
-use std::io::{self, ErrorKind};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{sleep, sleep_until, Instant};
 use tokio_util::codec::Decoder;
 
@@ -25,19 +30,20 @@ use tokio_util::codec::Decoder;
 const READ_LEN: usize = 64 << 10;
 /// A write buffer that has grown beyond this is given back when it is empty.
 const KEEP_LEN: usize = 4 << 20;
+/// When to write again if there is no descriptor left to wait with.
+const RETRY: Duration = Duration::from_millis(5);
 /// How long the last bytes of a client that was dropped may take.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 
 /// Keeps the connection until nobody needs it any more. The link is up already.
-pub(crate) async fn drive(link: Arc<Link>, mut stream: UnixStream, mut received: BytesMut) {
+pub(crate) async fn drive(link: Arc<Link>, mut stream: Receiver, mut received: BytesMut) {
     loop {
-        let mut connection = Connection::new(&stream, received);
+        let mut connection = Connection::new(stream, received);
         if let End::Closed = connection.run(&link).await {
             link.fail(&Error::Closed);
             return;
         }
         link.down(connection.unsent());
-        drop(stream);
         let Some(next) = again(&link).await else {
             return;
         };
@@ -101,8 +107,12 @@ enum End {
     Lost,
 }
 
-struct Connection<'a> {
-    stream: &'a UnixStream,
+struct Connection {
+    /// To tokio, the socket is what is registered for reading alone: it would wake the task whenever
+    /// the broker has read what was written.
+    stream: Receiver,
+    /// Ends when the socket takes more bytes again.
+    blocked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     codec: FrameCodec,
     received: BytesMut,
     frames: Vec<Frame>,
@@ -111,10 +121,11 @@ struct Connection<'a> {
     written: usize,
 }
 
-impl<'a> Connection<'a> {
-    fn new(stream: &'a UnixStream, received: BytesMut) -> Self {
+impl Connection {
+    fn new(stream: Receiver, received: BytesMut) -> Self {
         Self {
             stream,
+            blocked: None,
             codec: FrameCodec::new(&Limits::default()),
             received,
             frames: Vec::new(),
@@ -130,36 +141,40 @@ impl<'a> Connection<'a> {
         }
         let mut closing: Option<Instant> = None;
         loop {
-            let (Ok(()), Ok(has_read)) = (self.write(link), self.read(link)) else {
+            if self.write(link).is_err() {
                 return End::Lost;
-            };
-            if has_read {
-                // Let those run who wait for what came: here, there may be more for hours.
-                tokio::task::yield_now().await;
-                continue;
             }
-            let blocked = self.written < self.batch.len();
             if link.lock().closing {
                 let until = *closing.get_or_insert_with(|| Instant::now() + CLOSING_TIME);
-                if !blocked && link.lock().out.is_empty() || Instant::now() >= until {
+                if self.blocked.is_none() && link.lock().out.is_empty() || Instant::now() >= until {
                     return End::Closed;
                 }
             }
-            let interest = match blocked {
-                true => Interest::READABLE | Interest::WRITABLE,
-                false => Interest::READABLE,
-            };
             let until = async {
                 match closing {
                     Some(until) => sleep_until(until).await,
                     None => std::future::pending().await,
                 }
             };
+            let room = self.make_room();
+            let writable = async {
+                match &mut self.blocked {
+                    Some(blocked) => blocked.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
-                ready = self.stream.ready(interest) => if ready.is_err() {
-                    return End::Lost;
+                read = self.stream.read_buf(&mut self.received) => match read {
+                    Ok(len @ 1..) if self.hand_out(link).is_ok() => {
+                        if len == room {
+                            // There is more, maybe for hours: let those run who wait for this.
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    _ => return End::Lost,
                 },
+                () = writable => self.blocked = None,
                 () = link.wake.notified() => {}
                 () = until => {}
             }
@@ -168,7 +183,7 @@ impl<'a> Connection<'a> {
 
     /// Writes until there is nothing left, or the socket takes no more.
     fn write(&mut self, link: &Link) -> io::Result<()> {
-        loop {
+        while self.blocked.is_none() {
             if self.written == self.batch.len() {
                 self.written = 0;
                 self.batch.clear();
@@ -179,25 +194,23 @@ impl<'a> Connection<'a> {
                     return Ok(());
                 }
             }
-            match self.stream.try_write(&self.batch[self.written..]) {
+            let rest = &self.batch[self.written..];
+            match rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL) {
                 Ok(len) => self.written += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+                Err(Errno::AGAIN) => self.blocked = Some(Box::pin(writable(&self.stream))),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
-    /// Reads once. Whether something came.
-    fn read(&mut self, link: &Link) -> Result<bool, Error> {
+    /// Room for what comes next; how much.
+    fn make_room(&mut self) -> usize {
         if self.received.capacity() - self.received.len() < READ_LEN / 4 {
             self.received.reserve(READ_LEN);
         }
-        match self.stream.try_read_buf(&mut self.received) {
-            Ok(0) => Err(Error::ConnectionLost),
-            Ok(_) => self.hand_out(link).map(|()| true),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(_) => Err(Error::ConnectionLost),
-        }
+        self.received.capacity() - self.received.len()
     }
 
     /// Hands out the frames that are there.
@@ -214,6 +227,19 @@ impl<'a> Connection<'a> {
     /// The messages of the last batch of which not a byte was written.
     fn unsent(self) -> Vec<Bytes> {
         publishes(self.batch.freeze(), self.written)
+    }
+}
+
+/// Waits until a socket takes bytes again. Epoll knows a descriptor once, so another one waits.
+fn writable(socket: &Receiver) -> impl Future<Output = ()> + Send + 'static {
+    let another = socket.as_fd().try_clone_to_owned();
+    let another = another.and_then(Sender::from_owned_fd_unchecked);
+    async move {
+        match another {
+            // An error will be told by the next write.
+            Ok(another) => drop(another.writable().await),
+            Err(_) => sleep(RETRY).await,
+        }
     }
 }
 

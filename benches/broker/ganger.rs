@@ -1,0 +1,187 @@
+//! Ganger, through the `Client` that its users have.
+
+use crate::link::{Publish, Receive, Store, SERVICE, SUBJECT};
+use crate::roles::ready;
+use futures_util::FutureExt;
+use ganger_client::{
+    Client, ClientBuilder, Event, Policy, RemoteKv, SubscribeOptions, Subscription,
+};
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+
+/// A client and what it runs on.
+struct Link {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl Link {
+    fn connect(address: &str) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let home = Path::new(address).parent().unwrap();
+        let builder = ClientBuilder::new().home(home);
+        let client = runtime.block_on(builder.connect()).unwrap();
+        Self { runtime, client }
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+}
+
+pub(crate) struct Publisher(Link);
+
+impl Publisher {
+    pub(crate) fn connect(address: &str) -> Self {
+        Self(Link::connect(address))
+    }
+}
+
+impl Publish for Publisher {
+    fn publish(&mut self, payload: &[u8]) {
+        self.0
+            .wait(self.0.client.publish(SUBJECT, payload))
+            .unwrap();
+    }
+
+    fn flush(&mut self) {
+        self.0.wait(self.0.client.flush()).unwrap();
+    }
+
+    fn batch(&self) -> usize {
+        // As for NATS: each flush waits for an answer.
+        1024
+    }
+}
+
+pub(crate) struct Subscriber {
+    link: Link,
+    subscription: Subscription,
+    may_lose: bool,
+}
+
+impl Subscriber {
+    /// One that loses nothing: its publisher waits for it.
+    pub(crate) fn connect(address: &str) -> Self {
+        let wait = Policy::Block { ms: 1000 };
+        Self::with(address, SubscribeOptions::new().policy(wait), false)
+    }
+
+    /// One that loses the oldest messages when it is too slow, as subscriptions usually do.
+    pub(crate) fn losing(address: &str) -> Self {
+        Self::with(address, SubscribeOptions::new(), true)
+    }
+
+    fn with(address: &str, options: SubscribeOptions, may_lose: bool) -> Self {
+        let link = Link::connect(address);
+        let subscription = link.wait(link.client.subscribe_with(SUBJECT, options));
+        Self {
+            subscription: subscription.unwrap(),
+            link,
+            may_lose,
+        }
+    }
+}
+
+impl Receive for Subscriber {
+    fn receive(&mut self, each: &mut dyn FnMut(&[u8])) {
+        let Self {
+            link,
+            subscription,
+            may_lose,
+        } = self;
+        link.runtime.block_on(async {
+            let mut next = subscription.next().await;
+            // As long as there are more, at most so many at a time.
+            for _ in 0..256 {
+                match next {
+                    Some(Event::Message(message)) => each(message.payload()),
+                    Some(Event::Gap(_)) if *may_lose => {}
+                    other => panic!("{other:?}, {:?}", subscription.error()),
+                }
+                match subscription.next().now_or_never() {
+                    Some(more) => next = more,
+                    None => return,
+                }
+            }
+            if let Some(Event::Message(message)) = next {
+                each(message.payload());
+            }
+        });
+    }
+}
+
+/// Answers requests with what they ask.
+pub(crate) fn reply(address: &str) {
+    let link = Link::connect(address);
+    link.wait(async {
+        let mut requests = link.client.respond(SERVICE).await.unwrap();
+        ready();
+        while let Some(request) = requests.next().await {
+            let payload = request.payload().to_vec();
+            request.reply(payload).await.unwrap();
+        }
+    });
+}
+
+pub(crate) struct Asker(Link);
+
+impl Asker {
+    pub(crate) fn connect(address: &str) -> Self {
+        Self(Link::connect(address))
+    }
+
+    pub(crate) fn ask(&mut self, payload: &[u8]) {
+        self.0
+            .wait(self.0.client.request(SERVICE, payload))
+            .unwrap();
+    }
+}
+
+pub(crate) struct SocketStore {
+    link: Link,
+    store: RemoteKv,
+}
+
+impl SocketStore {
+    pub(crate) fn connect(address: &str) -> Self {
+        let link = Link::connect(address);
+        let store = link.client.remote_kv();
+        Self { link, store }
+    }
+
+    fn all(&self, operations: impl Iterator<Item = impl Future<Output = ()>>) {
+        self.link.wait(async {
+            futures_util::future::join_all(operations).await;
+        });
+    }
+}
+
+impl Store for SocketStore {
+    fn get(&mut self, keys: &[[u8; 16]]) {
+        let store = &self.store;
+        self.all(keys.iter().map(|key| async move {
+            store.get(key).await.unwrap();
+        }));
+    }
+
+    fn set(&mut self, keys: &[[u8; 16]], value: &[u8]) {
+        let store = &self.store;
+        self.all(keys.iter().map(|key| async move {
+            store.set(key, value).await.unwrap();
+        }));
+    }
+}
+
+/// A client that does nothing.
+pub(crate) struct Idle(#[allow(dead_code)] Link);
+
+impl Idle {
+    pub(crate) fn connect(address: &str) -> Self {
+        let link = Link::connect(address);
+        link.wait(async { tokio::time::sleep(Duration::ZERO).await });
+        Self(link)
+    }
+}

@@ -1,0 +1,267 @@
+//! The processes of a comparison: this program again, with a role.
+
+use crate::link::{Publish, Receive, Server, Store, System};
+use crate::{ganger, hop, nats, redis, zeromq};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What the last message begins with, in the place of a time.
+const END: u64 = u64::MAX;
+
+/// What a subscriber saw.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) messages: u64,
+    /// From the first message to the last.
+    pub(crate) seconds: f64,
+    /// One way, nanoseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// How a publisher goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    AsFastAsPossible,
+    PerSecond(u64),
+}
+
+/// Starts subscribers, then a publisher for so long, and returns what the subscribers saw.
+pub(crate) fn stream(
+    system: System,
+    subscribers: usize,
+    payload_len: usize,
+    pace: Pace,
+    length: Duration,
+) -> Vec<Seen> {
+    let server = Server::start(system).unwrap();
+    let rate = match pace {
+        Pace::AsFastAsPossible => 0,
+        Pace::PerSecond(rate) => rate,
+    };
+    let publish = || {
+        let numbers = [
+            payload_len as u64,
+            rate,
+            length.as_millis() as u64,
+            subscribers as u64,
+        ];
+        Role::start("publish", system, &server.address, &numbers)
+    };
+    // A ZeroMQ publisher binds the socket, and waits for its subscribers itself.
+    let early = (system == System::ZeroMq).then(publish);
+    let mut crew: Vec<Role> = (0..subscribers)
+        .map(|_| Role::start("subscribe", system, &server.address, &[]))
+        .collect();
+    crew.iter_mut().for_each(Role::wait_until_ready);
+    let publisher = early.unwrap_or_else(publish);
+    let seen = crew.into_iter().map(Role::seen).collect();
+    publisher.end();
+    seen
+}
+
+/// Messages per second that 99 subscribers of a broker get together, and the broker's memory in MiB
+/// at the end, beside another one that runs or is stopped all the time.
+pub(crate) fn crowd(is_stopped: bool, length: Duration) -> (f64, f64) {
+    const OTHERS: usize = 99;
+    let server = Server::start(System::Ganger).unwrap();
+    let mut crew: Vec<Role> = (0..=OTHERS)
+        .map(|_| Role::start("subscribe-losing", System::Ganger, &server.address, &[]))
+        .collect();
+    crew.iter_mut().for_each(Role::wait_until_ready);
+    let last = crew.pop().unwrap();
+    if is_stopped {
+        last.signal(rustix::process::Signal::STOP);
+    }
+    let numbers = [64, 0, length.as_millis() as u64, OTHERS as u64];
+    let publisher = Role::start("publish", System::Ganger, &server.address, &numbers);
+    let rate = |seen: Seen| seen.messages as f64 / seen.seconds;
+    let received = crew.into_iter().map(Role::seen).map(rate).sum();
+    publisher.end();
+    (received, server.resident_mib())
+}
+
+/// A child with a role.
+pub(crate) struct Role {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Role {
+    pub(crate) fn start(role: &str, system: System, address: &str, numbers: &[u64]) -> Self {
+        let mut command = match system {
+            System::ZeroMq => Command::new(zeromq::program().unwrap()),
+            _ => Command::new(std::env::current_exe().unwrap()),
+        };
+        let mut child = command
+            .args(["--role", role, system.name(), address])
+            .args(numbers.iter().map(u64::to_string))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    pub(crate) fn wait_until_ready(&mut self) {
+        assert_eq!(self.line(), "ready");
+    }
+
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn seen(mut self) -> Seen {
+        let line = self.line();
+        self.end();
+        let numbers: Vec<f64> = line.split(' ').map(|word| word.parse().unwrap()).collect();
+        Seen {
+            messages: numbers[0] as u64,
+            seconds: numbers[1],
+            p50: numbers[2],
+            p99: numbers[3],
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub(crate) fn end(mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a child does: `words` are the role, the system, the address and numbers.
+pub(crate) fn play(words: &[String]) {
+    let [role, system, address, numbers @ ..] = words else {
+        panic!("--role needs a role, a system and an address");
+    };
+    let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().unwrap()).collect();
+    let system = System::named(system).unwrap();
+    match role.as_str() {
+        "publish" => {
+            let [payload_len, rate, length, _] = numbers[..] else {
+                panic!("a publisher needs four numbers");
+            };
+            let mut link: Box<dyn Publish> = match system {
+                System::Ganger => Box::new(ganger::Publisher::connect(address)),
+                System::Redis => Box::new(redis::Redis::connect(address)),
+                System::Nats => Box::new(nats::Nats::connect(address)),
+                System::ZeroMq => unreachable!("it has a program of its own"),
+            };
+            let length = Duration::from_millis(length);
+            publish(&mut *link, payload_len as usize, rate, length);
+        }
+        "subscribe" => {
+            let mut link: Box<dyn Receive> = match system {
+                System::Ganger => Box::new(ganger::Subscriber::connect(address)),
+                System::Redis => Box::new(redis::Redis::subscribed(address)),
+                System::Nats => Box::new(nats::Nats::subscribed(address, crate::link::SUBJECT)),
+                System::ZeroMq => unreachable!("it has a program of its own"),
+            };
+            subscribe(&mut *link);
+        }
+        "subscribe-losing" => subscribe(&mut ganger::Subscriber::losing(address)),
+        "reply" => match system {
+            System::Ganger => ganger::reply(address),
+            _ => {
+                let mut nats = nats::Nats::replying(address);
+                ready();
+                loop {
+                    nats.serve();
+                }
+            }
+        },
+        "hop-relay" => hop::relay(address),
+        "hop-reply" => hop::reply(address),
+        other => panic!("there is no role {other}"),
+    }
+}
+
+pub(crate) fn ready() {
+    println!("ready");
+    std::io::stdout().flush().unwrap();
+}
+
+/// Nanoseconds on a clock that all processes share.
+pub(crate) fn now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn publish(link: &mut dyn Publish, payload_len: usize, rate: u64, length: Duration) {
+    let mut payload = vec![0x5a; payload_len];
+    let started = Instant::now();
+    let mut send = |link: &mut dyn Publish, time: u64| {
+        payload[..8].copy_from_slice(&time.to_le_bytes());
+        link.publish(&payload);
+    };
+    // None: as fast as possible.
+    let every_ns = 1_000_000_000_u64.checked_div(rate);
+    let mut sent = 0;
+    while started.elapsed() < length {
+        if let Some(every_ns) = every_ns {
+            let due = Duration::from_nanos(sent * every_ns);
+            std::thread::sleep(due.saturating_sub(started.elapsed()));
+            send(link, now());
+        } else {
+            (0..link.batch()).for_each(|_| send(link, now()));
+        }
+        sent += 1;
+        link.flush();
+    }
+    send(link, END);
+    link.flush();
+}
+
+fn subscribe(link: &mut dyn Receive) {
+    ready();
+    let mut times: Vec<u64> = Vec::new();
+    let (mut first, mut last, mut messages) = (0, 0, 0_u64);
+    let mut ended = false;
+    while !ended {
+        link.receive(&mut |payload| {
+            let sent = u64::from_le_bytes(payload[..8].try_into().unwrap());
+            if sent == END {
+                ended = true;
+                return;
+            }
+            last = now();
+            if messages == 0 {
+                first = last;
+            }
+            messages += 1;
+            if times.len() < 1_000_000 {
+                times.push(last.saturating_sub(sent));
+            }
+        });
+    }
+    times.sort_unstable();
+    let part = |part: f64| {
+        let at = (times.len().saturating_sub(1) as f64 * part) as usize;
+        times.get(at).copied().unwrap_or_default()
+    };
+    let seconds = (last - first) as f64 / 1e9;
+    println!("{messages} {seconds} {} {}", part(0.5), part(0.99));
+}
+
+/// The store of a system, or `None` if it has none.
+pub(crate) fn store(system: System, address: &str) -> Option<Box<dyn Store>> {
+    match system {
+        System::Ganger => Some(Box::new(ganger::SocketStore::connect(address))),
+        System::Redis => Some(Box::new(redis::Redis::connect(address))),
+        _ => None,
+    }
+}
