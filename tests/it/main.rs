@@ -17,6 +17,8 @@ mod regions;
 mod attach;
 /// Random kills and stops of many processes under a checked load.
 mod chaos;
+/// The command line: every verb and exit code, with real brokers.
+mod cli;
 /// The client against the broker.
 mod client;
 /// One conformance, by the client in Rust and by the one in Python.
