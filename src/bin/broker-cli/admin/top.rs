@@ -13,9 +13,11 @@ use ganger_client::protocol::admin::{BrokerStats, ClientInfo, Topic};
 use ganger_client::{Client, Error};
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 use tokio::time::Instant;
 
 /// Lines where nobody says how many there are.
@@ -48,8 +50,13 @@ impl Top {
         let mut out = session.take_out();
         let is_screen = out.is_terminal() && io::stdin().is_terminal() && !out.json;
         let screen = is_screen.then(|| Screen::take(&mut out)).transpose()?;
-        let mut keys = screen.as_ref().map(|_| keys());
         let done = session.wait(async {
+            let stdin = rustix::stdio::stdin();
+            let readable = Interest::READABLE;
+            let mut keys = match screen {
+                Some(_) => AsyncFd::with_interest(stdin, readable).ok(),
+                None => None,
+            };
             let mut before = Look::take(&client).await?;
             for _ in 0..self.count.unwrap_or(u64::MAX) {
                 tokio::select! {
@@ -288,25 +295,19 @@ impl Drop for Screen {
     }
 }
 
-/// The keys of the terminal that end it, as they are pressed.
-fn keys() -> mpsc::Receiver<()> {
-    let (pressed, keys) = mpsc::channel(1);
-    // It waits for a key that may never come, and ends with us.
-    std::thread::spawn(move || {
-        let wanted = io::stdin().lock().bytes().map_while(Result::ok);
-        for _ in wanted.filter(|key| matches!(key, b'q' | b'Q')) {
-            if pressed.blocking_send(()).is_err() {
-                return;
-            }
-        }
-    });
-    keys
-}
-
-async fn quit(keys: &mut Option<mpsc::Receiver<()>>) {
-    if let Some(keys) = keys {
-        if keys.recv().await.is_some() {
-            return;
+/// Waits until q is pressed; for ever, where there is no screen. No thread reads the keys: it would
+/// take those that come later, too.
+async fn quit(keys: &mut Option<AsyncFd<BorrowedFd<'static>>>) {
+    let Some(keys) = keys else {
+        return std::future::pending().await;
+    };
+    let mut pressed = [0; 64];
+    while let Ok(mut ready) = keys.readable().await {
+        match rustix::io::read(keys.get_ref(), &mut pressed) {
+            Ok(len) if pressed[..len].iter().any(|key| matches!(key, b'q' | b'Q')) => return,
+            Ok(len) if len == pressed.len() => {}
+            Ok(0) => break,
+            _ => ready.clear_ready(),
         }
     }
     std::future::pending().await
