@@ -15,7 +15,7 @@ const LOOK_MS: u64 = 30_000;
 const SWEEP_MS: u64 = 200;
 /// When it looks for a dead process after a connection ended, in milliseconds from the look before:
 /// a process ends its connection and its session in no particular order, and first frees its memory.
-const REAP_MS: [u64; 5] = [0, 2, 10, 50, 500];
+const REAP_MS: [u64; 9] = [0, 1, 1, 2, 2, 4, 10, 50, 500];
 
 /// When it has something to do.
 #[derive(Debug, Default)]
