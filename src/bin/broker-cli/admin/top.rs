@@ -11,17 +11,18 @@ use crate::table::{age, bytes, per_second, Table};
 use clap::Args;
 use ganger_client::protocol::admin::{BrokerStats, ClientInfo, Topic};
 use ganger_client::{Client, Error};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::io::Interest;
 use tokio::time::Instant;
 
 /// Lines where nobody says how many there are.
 const LINES: usize = 40;
+/// How often it is looked for keys.
+const KEYS: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,17 +52,11 @@ impl Top {
         let is_screen = out.is_terminal() && io::stdin().is_terminal() && !out.json;
         let screen = is_screen.then(|| Screen::take(&mut out)).transpose()?;
         let done = session.wait(async {
-            let stdin = rustix::stdio::stdin();
-            let readable = Interest::READABLE;
-            let mut keys = match screen {
-                Some(_) => AsyncFd::with_interest(stdin, readable).ok(),
-                None => None,
-            };
             let mut before = Look::take(&client).await?;
             for _ in 0..self.count.unwrap_or(u64::MAX) {
                 tokio::select! {
                     () = tokio::time::sleep(self.every) => {}
-                    () = quit(&mut keys) => return Ok(()),
+                    () = quit(is_screen) => return Ok(()),
                 }
                 let now = Look::take(&client).await?;
                 match out.json {
@@ -297,20 +292,32 @@ impl Drop for Screen {
 
 /// Waits until q is pressed; for ever, where there is no screen. No thread reads the keys: it would
 /// take those that come later, too.
-async fn quit(keys: &mut Option<AsyncFd<BorrowedFd<'static>>>) {
-    let Some(keys) = keys else {
-        return std::future::pending().await;
-    };
-    let mut pressed = [0; 64];
-    while let Ok(mut ready) = keys.readable().await {
-        match rustix::io::read(keys.get_ref(), &mut pressed) {
-            Ok(len) if pressed[..len].iter().any(|key| matches!(key, b'q' | b'Q')) => return,
-            Ok(len) if len == pressed.len() => {}
-            Ok(0) => break,
-            _ => ready.clear_ready(),
+async fn quit(is_screen: bool) {
+    loop {
+        tokio::time::sleep(KEYS).await;
+        if is_screen && is_q_pressed() {
+            return;
         }
     }
-    std::future::pending().await
+}
+
+/// Whether q is among the keys that wait; a terminal that is gone is as good.
+fn is_q_pressed() -> bool {
+    let stdin = rustix::stdio::stdin();
+    let mut pressed = [0; 64];
+    loop {
+        let mut waiting = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut waiting, Some(&Timespec::default())) {
+            Ok(0) | Err(Errno::INTR) => return false,
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+        match rustix::io::read(stdin, &mut pressed) {
+            Ok(0) | Err(_) => return true,
+            Ok(len) if pressed[..len].iter().any(|key| matches!(key, b'q' | b'Q')) => return true,
+            Ok(_) => {}
+        }
+    }
 }
 
 #[cfg(test)]

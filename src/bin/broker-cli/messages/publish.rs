@@ -43,7 +43,7 @@ pub(crate) struct Publish {
     /// Among messages of the same key, slow subscribers may get the newest only.
     #[arg(long, value_name = "KEY")]
     key: Option<OsString>,
-    /// Wait for the broker's answer, and print how many patterns with subscribers it went to.
+    /// Wait for the broker's answer, and print how many subscriptions it reached.
     #[arg(long)]
     ack: bool,
 }
