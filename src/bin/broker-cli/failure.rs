@@ -68,10 +68,33 @@ pub(crate) fn complain(what: &str) {
     let _ = writeln!(io::stderr(), "broker-cli: {line}");
 }
 
-/// What the command line's parser has to say: help and version are no failures.
+/// What the command line's parser has to say: help and version are no failures, and all else is one
+/// line.
 pub(crate) fn of_arguments(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+    ExitCode::from(match told(error) {
+        Some(line) => {
+            complain(&line);
+            2
+        }
+        None if error.use_stderr() => 2,
+        None => 0,
+    })
+}
+
+/// What is wrong with the arguments, as one line; `None` if help was shown instead.
+pub(crate) fn told(error: &clap::Error) -> Option<String> {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoArguments;
+    if !error.use_stderr() || error.kind() == NoArguments {
+        let _ = error.print();
+        return None;
+    }
+    let text = error.render().to_string();
+    let is_wrong = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
+    let lines = text.lines().take_while(is_wrong).map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    Some(format!("{line} (see --help)"))
 }
 
 /// Errors of writing our output. Others are turned by [`input`](crate::input).
@@ -99,7 +122,8 @@ impl From<Error> for Failure {
                 Self::NoBroker(text)
             }
             error if error.is_no_broker() => Self::NoBroker(text),
-            Error::Subject(_) | Error::Headers(_) | Error::Frame(_) => Self::Usage(text),
+            Error::Subject(error) => Self::Usage(format!("no subject, pattern or name: {error}")),
+            Error::Headers(_) | Error::Frame(_) => Self::Usage(text),
             Error::Taken => Self::Absent(text),
             Error::Refused(body) => match body.code {
                 ErrorCode::KeyLen

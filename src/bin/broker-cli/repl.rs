@@ -124,10 +124,9 @@ fn run_line(line: &str, base: &[OsString], session: &mut Session) -> Result<(), 
     let Arguments { options, verb } = match Arguments::try_parse_from(all) {
         Ok(arguments) => arguments,
         Err(error) => {
-            let _ = error.print();
-            return match error.use_stderr() {
-                true => Err(Failure::Status(2)),
-                false => Ok(()),
+            return match crate::failure::told(&error) {
+                Some(line) => Err(Failure::Usage(line)),
+                None => Ok(()),
             };
         }
     };

@@ -34,7 +34,7 @@ impl Snapshot {
 const RESTORE_EXAMPLES: &str = "\
 Examples:
   broker-cli restore                       # the newest that is sound
-  broker-cli restore snapshot-00000007";
+  broker-cli restore region.snapshot.1";
 
 /// Have the broker read a snapshot into the region, and print its name.
 ///

@@ -22,6 +22,9 @@ pub(crate) struct Stats {
     /// The region's numbers alone, directly from the region: works without a broker.
     #[arg(long)]
     region_only: bool,
+    /// Counters that are 0 too.
+    #[arg(short, long)]
+    all: bool,
 }
 
 impl Stats {
@@ -40,7 +43,7 @@ impl Stats {
         if out.json {
             return json(&stats, out);
         }
-        broker(&stats, out)?;
+        broker(&stats, self.all, out)?;
         out.line("")?;
         region(&stats.region, out)
     }
@@ -50,16 +53,23 @@ fn json<T: serde::Serialize>(stats: &T, out: &mut Output) -> Result<(), Failure>
     super::print_json(std::slice::from_ref(stats), out)
 }
 
-fn broker(stats: &BrokerStats, out: &mut Output) -> Result<(), Failure> {
+fn broker(stats: &BrokerStats, all: bool, out: &mut Output) -> Result<(), Failure> {
     let head = out.bold("broker");
     let uptime = age(stats.uptime_ms);
     out.line(&format!(
         "{head}  {}, process {}, up {uptime}",
         stats.software, stats.pid
     ))?;
-    let longest = stats.counters.keys().map(|name| name.chars().count()).max();
-    let width = longest.unwrap_or(0);
-    for (name, count) in &stats.counters {
+    // The region's are told by themselves.
+    let counters = stats.counters.iter().filter_map(|(name, &count)| {
+        let name = name.strip_prefix("ganger_broker_").unwrap_or(name);
+        let is_wanted = (all || count > 0) && !name.starts_with("region_");
+        is_wanted.then(|| (name.strip_suffix("_total").unwrap_or(name), count))
+    });
+    let counters: Vec<(&str, u64)> = counters.collect();
+    let width = counters.iter().map(|(name, _)| name.len()).max();
+    let width = width.unwrap_or(0);
+    for (name, count) in counters {
         out.line(&format!("  {name:width$}  {count}"))?;
     }
     Ok(())

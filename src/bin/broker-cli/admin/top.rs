@@ -11,15 +11,18 @@ use crate::table::{age, bytes, per_second, Table};
 use clap::Args;
 use ganger_client::protocol::admin::{BrokerStats, ClientInfo, Topic};
 use ganger_client::{Client, Error};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Lines where nobody says how many there are.
 const LINES: usize = 40;
+/// How often it is looked for keys.
+const KEYS: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,13 +51,12 @@ impl Top {
         let mut out = session.take_out();
         let is_screen = out.is_terminal() && io::stdin().is_terminal() && !out.json;
         let screen = is_screen.then(|| Screen::take(&mut out)).transpose()?;
-        let mut keys = screen.as_ref().map(|_| keys());
         let done = session.wait(async {
             let mut before = Look::take(&client).await?;
             for _ in 0..self.count.unwrap_or(u64::MAX) {
                 tokio::select! {
                     () = tokio::time::sleep(self.every) => {}
-                    () = quit(&mut keys) => return Ok(()),
+                    () = quit(is_screen) => return Ok(()),
                 }
                 let now = Look::take(&client).await?;
                 match out.json {
@@ -288,28 +290,34 @@ impl Drop for Screen {
     }
 }
 
-/// The keys of the terminal that end it, as they are pressed.
-fn keys() -> mpsc::Receiver<()> {
-    let (pressed, keys) = mpsc::channel(1);
-    // It waits for a key that may never come, and ends with us.
-    std::thread::spawn(move || {
-        let wanted = io::stdin().lock().bytes().map_while(Result::ok);
-        for _ in wanted.filter(|key| matches!(key, b'q' | b'Q')) {
-            if pressed.blocking_send(()).is_err() {
-                return;
-            }
-        }
-    });
-    keys
-}
-
-async fn quit(keys: &mut Option<mpsc::Receiver<()>>) {
-    if let Some(keys) = keys {
-        if keys.recv().await.is_some() {
+/// Waits until q is pressed; for ever, where there is no screen. No thread reads the keys: it would
+/// take those that come later, too.
+async fn quit(is_screen: bool) {
+    loop {
+        tokio::time::sleep(KEYS).await;
+        if is_screen && is_q_pressed() {
             return;
         }
     }
-    std::future::pending().await
+}
+
+/// Whether q is among the keys that wait; a terminal that is gone is as good.
+fn is_q_pressed() -> bool {
+    let stdin = rustix::stdio::stdin();
+    let mut pressed = [0; 64];
+    loop {
+        let mut waiting = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut waiting, Some(&Timespec::default())) {
+            Ok(0) | Err(Errno::INTR) => return false,
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+        match rustix::io::read(stdin, &mut pressed) {
+            Ok(0) | Err(_) => return true,
+            Ok(len) if pressed[..len].iter().any(|key| matches!(key, b'q' | b'Q')) => return true,
+            Ok(_) => {}
+        }
+    }
 }
 
 #[cfg(test)]

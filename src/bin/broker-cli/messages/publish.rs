@@ -19,7 +19,7 @@ Examples:
   broker-cli publish orders.new '7 pears'
   broker-cli publish config.changed --retain --file config.json
   tail -f app.log | broker-cli publish logs.app --lines
-  broker-cli publish orders.new 'bread' -H zone=eu --ack    # prints its number";
+  broker-cli publish orders.new 'bread' -H zone=eu --ack    # how many listen";
 
 /// Publish a message on a subject.
 ///
@@ -43,7 +43,7 @@ pub(crate) struct Publish {
     /// Among messages of the same key, slow subscribers may get the newest only.
     #[arg(long, value_name = "KEY")]
     key: Option<OsString>,
-    /// Wait for the broker's answer, and print the number of the message in its topic.
+    /// Wait for the broker's answer, and print how many subscriptions it reached.
     #[arg(long)]
     ack: bool,
 }
@@ -60,9 +60,9 @@ impl Publish {
         let done = session.wait(async {
             match payload {
                 Some(payload) => {
-                    let seq = self.publish(&client, &payload, &options).await?;
-                    if let Some(seq) = seq {
-                        out.number("seq", seq)?;
+                    let reached = self.publish(&client, &payload, &options).await?;
+                    if let Some(reached) = reached {
+                        out.number("reached", reached)?;
                     }
                 }
                 None => {
@@ -70,8 +70,9 @@ impl Publish {
                     while let Some(line) = lines.recv().await {
                         let line = line
                             .map_err(|error| Failure::Failed(format!("standard input: {error}")))?;
-                        if let Some(seq) = self.publish(&client, &line, &options).await? {
-                            out.number("seq", seq)?;
+                        let reached = self.publish(&client, &line, &options).await?;
+                        if let Some(reached) = reached {
+                            out.number("reached", reached)?;
                             out.flush()?;
                         }
                     }
@@ -89,8 +90,8 @@ impl Publish {
         payload: &[u8],
         options: &PublishOptions,
     ) -> Result<Option<u64>, Failure> {
-        let seq = client.publish_with(&self.subject, payload, options).await?;
-        Ok(seq.filter(|_| self.ack))
+        let published = client.publish_with(&self.subject, payload, options);
+        Ok(published.await?.filter(|_| self.ack))
     }
 
     fn options(&self) -> Result<PublishOptions, Failure> {
