@@ -13,6 +13,8 @@ mod regions;
 
 /// Making and attaching: names, races, foreign files, read-only, fork.
 mod attach;
+/// The broker and its clients killed, stopped, lied to.
+mod broker_faults;
 /// Random kills and stops of many processes under a checked load.
 mod chaos;
 /// The client against the broker.
