@@ -1,93 +1,12 @@
 //! The client against the real broker: every kind of call, and a broker that is killed, stopped and
 //! started again under it.
 
+use crate::brokers::{run, Broker};
 use ganger_client::{
-    Client, ClientBuilder, Error, Event, GapCause, PublishOptions, Reconnect, Start,
-    SubscribeOptions,
+    ClientBuilder, Error, Event, GapCause, PublishOptions, Reconnect, Start, SubscribeOptions,
 };
-use rustix::process::{kill_process, Pid, Signal};
-use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use rustix::process::Signal;
 use std::time::Duration;
-
-/// A home directory of its own, and the broker in it, if it runs. Both are gone at the end.
-struct Broker {
-    home: PathBuf,
-    process: Option<Child>,
-}
-
-impl Broker {
-    fn start() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ganger-it-{}-{number}", std::process::id());
-        let home = std::env::temp_dir().join(name);
-        ganger_client::Home::at(&home).create().unwrap();
-        let mut broker = Self {
-            home,
-            process: None,
-        };
-        broker.restart();
-        broker
-    }
-
-    fn restart(&mut self) {
-        let process = Command::new(env!("CARGO_BIN_EXE_ganger"))
-            .args(["broker", "--region-size", "64MiB", "--home"])
-            .arg(&self.home)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.process = Some(process.unwrap());
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(self.process.as_ref().unwrap());
-        // It is not reaped yet, so the pid is still its own.
-        kill_process(pid, signal).unwrap();
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-
-    async fn connect(&self) -> Client {
-        connect(&self.home).await
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = std::fs::remove_dir_all(&self.home);
-    }
-}
-
-async fn connect(home: &Path) -> Client {
-    let builder = ClientBuilder::new()
-        .home(home)
-        .patience(Duration::from_secs(20));
-    builder.connect().await.unwrap()
-}
-
-/// Runs a test, for two minutes at most.
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let limit = Duration::from_secs(120);
-        tokio::time::timeout(limit, test)
-            .await
-            .expect("the test hangs");
-    });
-}
 
 #[test]
 fn messages_requests_and_keys_go_through_the_broker() {

@@ -6,6 +6,8 @@
     clippy::cast_sign_loss
 )]
 
+/// Brokers as tests want them: processes with homes that go away.
+mod brokers;
 /// Processes, deadlines, watchdogs: the only place where tests touch them.
 mod harness;
 /// Regions as tests want them: names that go away, handles by descriptor, audits.
@@ -19,6 +21,8 @@ mod broker_faults;
 mod chaos;
 /// The client against the broker.
 mod client;
+/// One conformance, by the client in Rust and by the one in Python.
+mod conformance;
 /// Waiting for one another.
 mod events;
 /// Expiries, by a clock that the test sets.

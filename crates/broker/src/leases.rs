@@ -333,6 +333,10 @@ impl Leases {
         let theirs = self.connections.entry(owner).or_default();
         theirs.leases.insert(token);
         self.set_due(token, expires);
+        // Observers see the connection of each holder.
+        if let Some((key, place)) = self.keys.get_key_value(key) {
+            tell(place, key, events);
+        }
         Ok(expires)
     }
 
