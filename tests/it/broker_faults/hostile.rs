@@ -224,7 +224,9 @@ fn ten_thousand_connections_are_taken_and_let_go_and_the_others_are_served() {
         )
         .unwrap();
     }
-    let keeper = Keeper::plain(&[]);
+    let mut keeper = Keeper::new(&[]);
+    // What a login shell has: the broker raises it by itself.
+    keeper.start_limited("-S -n 1024");
     run(async {
         let client = keeper.connect().await;
         let mut held = Vec::new();
@@ -250,7 +252,7 @@ fn ten_thousand_connections_are_taken_and_let_go_and_the_others_are_served() {
 fn a_broker_without_descriptors_serves_those_it_has_and_the_next_when_it_can() {
     let _watchdog = Watchdog::new("broker_faults::hostile::descriptors", 120);
     let mut keeper = Keeper::new(&[]);
-    keeper.start_with_files(64);
+    keeper.start_limited("-n 64");
     run(async {
         let client = keeper.connect().await;
         // More than it has descriptors for: these wait in the kernel's queue.

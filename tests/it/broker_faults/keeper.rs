@@ -71,10 +71,11 @@ impl Keeper {
         self.process = Some(command.spawn().unwrap());
     }
 
-    /// Starts one that may open so many files only.
-    pub(super) fn start_with_files(&mut self, files: u32) {
+    /// Starts one with other limits, as `ulimit` takes them.
+    pub(super) fn start_limited(&mut self, ulimit: &str) {
+        assert!(self.process.is_none());
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {files}; exec \"$@\""), "sh"]);
+        command.args(["-c", &format!("ulimit {ulimit}; exec \"$@\""), "sh"]);
         command.arg(env!("CARGO_BIN_EXE_ganger"));
         command.args(["broker", "--region-size", "64MiB", "--home"]);
         command
