@@ -119,6 +119,60 @@ fn large_payloads_go_through_the_region_and_to_those_without_one() {
     });
 }
 
+/// A child that publishes large payloads and waits to be killed.
+pub(crate) fn play(role: &str, arguments: &[&str]) -> bool {
+    let ("large-publisher", [home]) = (role, arguments) else {
+        return false;
+    };
+    run(async {
+        let client = crate::brokers::builder(home.as_ref())
+            .connect()
+            .await
+            .unwrap();
+        for _ in 0..6 {
+            client.publish("large", vec![7; 1 << 20]).await.unwrap();
+        }
+        client.flush().await.unwrap();
+        crate::harness::report("published");
+        std::future::pending::<()>().await;
+    });
+    true
+}
+
+/// Whoever of publisher, subscriber and broker is killed: the memory of payloads comes back when
+/// their time is over, and not a message that was read before is damaged.
+#[test]
+fn payloads_in_the_region_are_gone_after_their_time_whoever_was_killed() {
+    run(async {
+        let name = format!("ganger-it-large-{}", std::process::id());
+        let _named = crate::watches::Named(name.clone());
+        let mut broker = Broker::with(&["--region", &name]);
+        let reader = broker.connect().await;
+        let kv = reader.kv().unwrap();
+        let mut messages = reader.subscribe("large").await.unwrap();
+        let home = [broker.home.to_str().unwrap().to_owned()];
+        let mut publisher = crate::harness::Child::spawn("large-publisher", &home);
+        assert_eq!(publisher.hear(), "published");
+        publisher.kill();
+        for _ in 0..6 {
+            let message = messages.next_message().await.unwrap();
+            assert_eq!(message.payload(), vec![7; 1 << 20]);
+        }
+        let used = kv.stats().pages_used;
+        assert!(used > 90, "{used} pages");
+        drop(messages);
+        broker.kill();
+        broker.restart();
+        reader.connected().await.unwrap();
+        let begun = std::time::Instant::now();
+        while kv.stats().pages_used > used - 90 {
+            assert!(begun.elapsed() < Duration::from_secs(100), "the pages stay");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(kv.check().unwrap().problems.is_empty());
+    });
+}
+
 /// A broker that is killed under load, again and again: the messages of each of its runs come in
 /// order and without holes, and each end of a run is told.
 #[test]

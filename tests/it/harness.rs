@@ -195,7 +195,9 @@ fn play(role: &str, arguments: &[&str]) {
         ("chaos-maker", _) => crate::chaos::play_maker(),
         _ if crate::attach::play(role, arguments) => {}
         _ if crate::broker_faults::play(role, arguments) => {}
+        _ if crate::client::play(role, arguments) => {}
         _ if crate::events::play(role, arguments) => {}
+        _ if crate::leases::play(role, arguments) => {}
         _ if crate::memory::play(role, arguments) => {}
         _ if crate::sessions::play(role, arguments) => {}
         _ => panic!("no child plays {role} with {arguments:?}"),

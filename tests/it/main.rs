@@ -13,6 +13,8 @@ mod harness;
 /// Regions as tests want them: names that go away, handles by descriptor, audits.
 mod regions;
 
+/// What the broker says of itself, its limits and its stop.
+mod administration;
 /// Making and attaching: names, races, foreign files, read-only, fork.
 mod attach;
 /// The broker and its clients killed, stopped, lied to.
@@ -27,6 +29,8 @@ mod conformance;
 mod events;
 /// Expiries, by a clock that the test sets.
 mod expiry;
+/// Locks, semaphores, elections.
+mod leases;
 /// One beyond each limit, and full regions.
 mod limits;
 /// Sparse regions, and machines without memory.
@@ -35,9 +39,13 @@ mod memory;
 mod python_reader;
 /// Many processes: sessions, forks, ephemeral keys.
 mod sessions;
+/// State that outlives the broker, and the machine.
+mod snapshots;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
 /// The mechanical rules that sources keep.
 mod tidy;
 /// Single-stepping of child processes.
 mod tracer;
+/// Watching keys through the broker.
+mod watches;

@@ -87,6 +87,19 @@ impl KvOptions {
         self
     }
 
+    /// Takes a descriptor of a region with a name, too, in [`from_fd`](Self::from_fd). Such a
+    /// region can't be sealed: who may write to its file could cut it short, which ends every
+    /// process that has it attached. So only for descriptors from those who are trusted.
+    ///
+    /// ```
+    /// let options = ganger_client::KvOptions::new().take_unsealed();
+    /// ```
+    #[must_use]
+    pub fn take_unsealed(mut self) -> Self {
+        self.options = self.options.take_unsealed();
+        self
+    }
+
     /// As [`Kv::create`].
     pub fn create(&self, config: Config) -> Result<Kv> {
         Ok(Region::create(&config, self.options.clone())?.into())

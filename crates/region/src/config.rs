@@ -103,6 +103,7 @@ pub struct Options {
     pub(crate) access: Access,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lock_timeout: Duration,
+    pub(crate) takes_unsealed: bool,
 }
 
 impl Default for Options {
@@ -111,6 +112,7 @@ impl Default for Options {
             access: Access::ReadWrite,
             clock: Arc::new(BootClock),
             lock_timeout: LOCK_TIMEOUT,
+            takes_unsealed: false,
         }
     }
 }
@@ -140,6 +142,15 @@ impl Options {
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// Takes a descriptor of a region with a name, too, in [`Region::from_fd`](crate::Region::from_fd).
+    /// Such a region can't be sealed: who may write to its file could cut it short, which ends
+    /// every process that has it attached. So only for descriptors from those who are trusted.
+    #[must_use]
+    pub fn take_unsealed(mut self) -> Self {
+        self.takes_unsealed = true;
         self
     }
 }

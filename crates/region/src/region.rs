@@ -141,10 +141,12 @@ impl Region {
         {
             return Err(AttachError::NotARegion("the file is too short"));
         }
-        if !MemfdBacking::is_sealed(&fd) {
+        let is_sealed = MemfdBacking::is_sealed(&fd);
+        if !is_sealed && !options.takes_unsealed {
             return Err(AttachError::NotSealed);
         }
-        let backing = MemfdBacking::attach(fd, len, options.access == Access::ReadWrite)?;
+        let writable = options.access == Access::ReadWrite;
+        let backing = MemfdBacking::map(fd, len, writable, is_sealed)?;
         Self::attach(Arc::new(backing), options)
     }
 

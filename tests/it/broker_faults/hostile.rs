@@ -191,22 +191,6 @@ fn a_flood_of_subscriptions_stops_at_the_limit_and_goes_on_below_it() {
 }
 
 #[test]
-fn one_connection_beyond_the_limit_is_told_so() {
-    let _watchdog = Watchdog::new("broker_faults::hostile::beyond", 120);
-    let keeper = Keeper::plain(&["--max-connections", "10"]);
-    let held: Vec<Raw> = (0..10).map(|_| Raw::greeted(&keeper)).collect();
-    assert_eq!(
-        Raw::connect(&keeper).told(),
-        Some(ErrorCode::TooManyConnections)
-    );
-    drop(held);
-    run(async {
-        // There is room again.
-        is_served(&keeper.connect().await).await;
-    });
-}
-
-#[test]
 fn ten_thousand_connections_are_taken_and_let_go_and_the_others_are_served() {
     let _watchdog = Watchdog::new("broker_faults::hostile::ten_thousand", 300);
     const CONNECTIONS: usize = 10_000;
@@ -245,22 +229,5 @@ fn ten_thousand_connections_are_taken_and_let_go_and_the_others_are_served() {
             }
         })
         .await;
-    });
-}
-
-#[test]
-fn a_broker_without_descriptors_serves_those_it_has_and_the_next_when_it_can() {
-    let _watchdog = Watchdog::new("broker_faults::hostile::descriptors", 120);
-    let mut keeper = Keeper::new(&[]);
-    keeper.start_limited("-n 64");
-    run(async {
-        let client = keeper.connect().await;
-        // More than it has descriptors for: these wait in the kernel's queue.
-        let held: Vec<Raw> = (0..100).map(|_| Raw::connect(&keeper)).collect();
-        for _ in 0..100 {
-            is_served(&client).await;
-        }
-        drop(held);
-        is_served(&keeper.connect().await).await;
     });
 }

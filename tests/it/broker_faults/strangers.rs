@@ -122,16 +122,6 @@ fn a_home_of_somebody_else_or_open_to_others_is_refused_by_broker_and_client() {
 }
 
 #[test]
-fn a_second_broker_on_the_same_home_is_refused_and_the_first_goes_on() {
-    let _watchdog = Watchdog::new("broker_faults::strangers::second", 120);
-    let keeper = Keeper::plain(&[]);
-    drop(Raw::greeted(&keeper));
-    let said = refusal(&keeper);
-    assert!(said.contains("running"), "{said}");
-    drop(Raw::greeted(&keeper));
-}
-
-#[test]
 fn the_socket_that_a_killed_broker_left_is_taken_over() {
     let _watchdog = Watchdog::new("broker_faults::strangers::left", 120);
     let mut keeper = Keeper::plain(&[]);

@@ -15,13 +15,15 @@ const LOOK_MS: u64 = 30_000;
 const SWEEP_MS: u64 = 200;
 /// When it looks for a dead process after a connection ended, in milliseconds from the look before:
 /// a process ends its connection and its session in no particular order, and first frees its memory.
-const REAP_MS: [u64; 5] = [0, 2, 10, 50, 500];
+const REAP_MS: [u64; 9] = [0, 1, 1, 2, 2, 4, 10, 50, 500];
 
 /// When it has something to do.
 #[derive(Debug, Default)]
 pub(super) struct Janitor {
     /// When something expires next, in milliseconds of the broker's clock; 0 for never.
     sweep_at_ms: AtomicU64,
+    /// When the last that is known to expire does.
+    last_ms: AtomicU64,
     looked_at_ms: AtomicU64,
     /// Somebody left since the reaper looked first.
     left: AtomicBool,
@@ -33,6 +35,7 @@ pub(super) struct Janitor {
 pub(super) fn expires_in(broker: &Broker, ttl_ms: u64) {
     let at_ms = broker.now_ms().saturating_add(ttl_ms).max(1);
     let sweep = &broker.janitor.sweep_at_ms;
+    broker.janitor.last_ms.fetch_max(at_ms, Ordering::AcqRel);
     let sooner = |now| (now == 0 || now > at_ms).then_some(at_ms);
     if sweep
         .fetch_update(Ordering::AcqRel, Ordering::Acquire, sooner)
@@ -108,8 +111,17 @@ pub(super) fn expire(broker: &Arc<Broker>, now_ms: u64) -> Option<u64> {
         return Some(due_ms);
     }
     janitor.looked_at_ms.store(now_ms, Ordering::Relaxed);
-    janitor.sweep_at_ms.store(0, Ordering::Release);
+    let look_at_ms = now_ms + LOOK_MS;
+    // Those between the first and the last to expire are done with the last, if that is soon.
+    let last_ms = janitor.last_ms.load(Ordering::Acquire);
+    let is_soon = (now_ms..look_at_ms).contains(&last_ms);
+    let next_ms = if is_soon { last_ms + 1 } else { 0 };
+    janitor.sweep_at_ms.store(next_ms, Ordering::Release);
     tokio::spawn(look(Arc::clone(broker), true));
     // The region tells when its next key expires only to who looks at all of it.
-    Some(now_ms + LOOK_MS)
+    Some(if is_soon {
+        next_ms.max(now_ms + SWEEP_MS)
+    } else {
+        look_at_ms
+    })
 }

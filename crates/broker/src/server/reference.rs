@@ -2,6 +2,7 @@
 
 use super::broker::Broker;
 use super::held::Place;
+use super::janitor;
 use ganger_protocol::limits::PAYLOAD_KEY_PREFIX;
 use ganger_protocol::pubsub::{Gap, GapCause};
 use ganger_protocol::{ErrorBody, ErrorCode, Flags, Head, Op, Reference, Tail};
@@ -17,7 +18,11 @@ pub(super) fn check(broker: &Broker, tail: Tail, flags: Flags) -> Result<(Tail, 
         return Ok((inline, flags.without(Flags::BY_REFERENCE)));
     }
     match broker.region.exists(reference.key) {
-        Ok(true) => Ok((tail.detached(), flags)),
+        Ok(true) => {
+            // Its publisher may not be there any more when its time is over.
+            janitor::expires_in(broker, broker.limits().reference_ttl_ms);
+            Ok((tail.detached(), flags))
+        }
         _ => Err(ErrorCode::BadReference.into()),
     }
 }

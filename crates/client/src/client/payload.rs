@@ -4,6 +4,7 @@ use super::backoff::random;
 use super::error::Error;
 use crate::error::KvError;
 use crate::kv::Kv;
+use crate::options::KvOptions;
 use ganger_protocol::limits::PAYLOAD_KEY_PREFIX;
 use ganger_protocol::Reference;
 use std::collections::VecDeque;
@@ -53,7 +54,8 @@ impl Mapped {
         let attach = || {
             let fd = self.fd.try_clone();
             let fd = fd.map_err(|error| KvError::Attach(ganger_region::AttachError::Io(error)))?;
-            Kv::from_fd(fd)
+            // It is from the broker of a home that is safe, which may serve a region with a name.
+            KvOptions::new().take_unsealed().from_fd(fd)
         };
         let kv = self.kv.get_or_init(|| attach().map_err(Arc::new));
         kv.as_ref().map_err(|error| Error::Kv(Arc::clone(error)))

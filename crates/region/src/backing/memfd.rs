@@ -35,19 +35,14 @@ impl MemfdBacking {
         Self::map(fd, len, true, true)
     }
 
-    /// Maps a file that somebody handed over. A file that could shrink is refused: its owner could
-    /// crash us.
-    pub(crate) fn attach(fd: OwnedFd, len: u64, writable: bool) -> io::Result<Self> {
-        Self::map(fd, len, writable, true)
-    }
-
     /// Whether nobody can shrink the file any more.
     pub(crate) fn is_sealed(fd: &OwnedFd) -> bool {
         fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
     }
 
-    /// Maps the first `len` bytes of any file of shared memory.
-    pub(super) fn map(fd: OwnedFd, len: u64, writable: bool, gives_back: bool) -> io::Result<Self> {
+    /// Maps the first `len` bytes of any file of shared memory. `gives_back` says whether memory
+    /// that is not used goes back to the system.
+    pub(crate) fn map(fd: OwnedFd, len: u64, writable: bool, gives_back: bool) -> io::Result<Self> {
         let bytes = usize::try_from(len).map_err(io::Error::other)?;
         let protection = if writable {
             ProtFlags::READ | ProtFlags::WRITE
