@@ -4,7 +4,7 @@ use crate::link::{Publish, Receive, Store, SERVICE, SUBJECT};
 use crate::roles::ready;
 use futures_util::FutureExt;
 use ganger_client::{
-    Client, ClientBuilder, Event, Policy, RemoteKv, SubscribeOptions, Subscription,
+    Client, ClientBuilder, Event, GapCause, Policy, RemoteKv, SubscribeOptions, Subscription,
 };
 use std::future::Future;
 use std::path::Path;
@@ -63,7 +63,7 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    /// One that loses nothing: its publisher waits for it.
+    /// One that loses nothing that is sent in line: its publisher waits for it.
     pub(crate) fn connect(address: &str) -> Self {
         let wait = Policy::Block { ms: 1000 };
         Self::with(address, SubscribeOptions::new().policy(wait), false)
@@ -98,7 +98,8 @@ impl Receive for Subscriber {
             for _ in 0..256 {
                 match next {
                     Some(Event::Message(message)) => each(message.payload()),
-                    Some(Event::Gap(_)) if *may_lose => {}
+                    // What it does not read in time is not kept for it.
+                    Some(Event::Gap(gap)) if *may_lose || gap.cause == GapCause::Expired => {}
                     other => panic!("{other:?}, {:?}", subscription.error()),
                 }
                 match subscription.next().now_or_never() {

@@ -133,6 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn serve(arguments: &Arguments) -> Result<(), BrokerError> {
+    server::use_all_descriptors();
     let directory = arguments
         .home
         .as_ref()

@@ -1,4 +1,4 @@
-use crate::harness::{listen, open, report, wait_until, Child, Watchdog};
+use crate::harness::{become_user, listen, open, report, wait_until, Child, Watchdog};
 use crate::regions::{assert_clean, handed_over, header_word, path, Name};
 use ganger_region::layout::header;
 use ganger_region::{Access, AttachError, Config, CreateError, Options, Region, WriteError};
@@ -79,8 +79,7 @@ fn churn(name: &str) {
 
 fn as_nobody(name: &str, path: &str) {
     const NOBODY: libc::uid_t = 65534;
-    // SAFETY: setuid takes a number and changes no memory.
-    assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+    become_user(NOBODY);
     for options in [Options::new(), read_only()] {
         let error = Region::open_named(name, options).unwrap_err();
         let AttachError::Io(system) = &error else {

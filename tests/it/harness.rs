@@ -117,6 +117,12 @@ pub(crate) fn listen() -> Option<String> {
     (len > 0).then(|| line.trim_end().to_owned())
 }
 
+/// The side of the child: from here on it is another user's process, which takes root.
+pub(crate) fn become_user(user: u32) {
+    // SAFETY: setuid takes a number and changes no memory.
+    assert_eq!(unsafe { libc::setuid(user) }, 0);
+}
+
 /// A path by which a child can open a descriptor of this process.
 pub(crate) fn path_of(fd: impl AsFd) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), fd.as_fd().as_raw_fd())
@@ -188,6 +194,7 @@ fn play(role: &str, arguments: &[&str]) {
         ("chaos-writer", [region, key]) => crate::chaos::play_writer(region, key),
         ("chaos-maker", _) => crate::chaos::play_maker(),
         _ if crate::attach::play(role, arguments) => {}
+        _ if crate::broker_faults::play(role, arguments) => {}
         _ if crate::client::play(role, arguments) => {}
         _ if crate::events::play(role, arguments) => {}
         _ if crate::leases::play(role, arguments) => {}

@@ -17,6 +17,8 @@ mod regions;
 mod administration;
 /// Making and attaching: names, races, foreign files, read-only, fork.
 mod attach;
+/// The broker and its clients killed, stopped, lied to.
+mod broker_faults;
 /// Random kills and stops of many processes under a checked load.
 mod chaos;
 /// The command line: every verb and exit code, with real brokers.

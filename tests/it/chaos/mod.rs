@@ -17,6 +17,7 @@ mod value;
 pub(crate) mod zygote;
 
 pub(crate) use accounting::play as play_accounting;
+pub(crate) use random::Random;
 pub(crate) use stalled::{play_maker, play_writer};
 
 use crate::harness::{path_of, Child, Watchdog};

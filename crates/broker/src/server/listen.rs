@@ -3,6 +3,7 @@
 use super::broker::Broker;
 use super::greet;
 use ganger_protocol::{ErrorBody, ErrorCode};
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +19,17 @@ const REST: Duration = Duration::from_millis(5);
 const REST_MAX: Duration = Duration::from_millis(500);
 /// Clients that are being told why they can't come in, at a time.
 const REFUSING: usize = 64;
+
+/// Lets this process open as many files as the system allows it: each client needs one, and the
+/// usual limit is far below what a broker serves.
+pub fn use_all_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    if current != limit.current {
+        // Without it there are fewer clients, and accepting rests when they are too many.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
+    }
+}
 
 /// Accepts until it is dropped.
 pub(super) async fn accept(listener: &UnixListener, broker: &Arc<Broker>) {

@@ -29,6 +29,7 @@ pub mod timer;
 pub mod watch;
 
 pub use broker::{Broker, Config};
+pub use listen::use_all_descriptors;
 
 use std::future::Future;
 use std::io;
