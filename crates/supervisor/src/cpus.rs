@@ -1,0 +1,1 @@
+//! How many CPUs this process may use.

@@ -1,0 +1,1 @@
+//! How an unmodified program gets its slot's listener.

@@ -1,0 +1,1 @@
+//! A web service to try it all with.

@@ -1,0 +1,1 @@
+//! Nothing is left running when the supervisor is killed.

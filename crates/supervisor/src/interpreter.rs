@@ -1,0 +1,1 @@
+//! Which program runs a bare script.

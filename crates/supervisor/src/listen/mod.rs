@@ -1,0 +1,1 @@
+//! The listeners of an app: owned here for ever, never closed while the app lives.

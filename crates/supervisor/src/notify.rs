@@ -1,0 +1,1 @@
+//! What workers say by the protocol of `sd_notify`.

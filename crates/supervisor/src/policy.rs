@@ -1,0 +1,1 @@
+//! When a dead worker is started again, and when no more.

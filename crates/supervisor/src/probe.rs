@@ -1,0 +1,1 @@
+//! Whether a worker still lives.
