@@ -1,1 +1,3 @@
 //! The workers of one app.
+
+mod route;
