@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod control;
 mod logs;
+mod streams;
 
 use std::time::Duration;
 
