@@ -1,0 +1,5 @@
+//! The supervisor answers `bind`.
+
+mod filter;
+
+pub(crate) use filter::filter;
