@@ -85,14 +85,19 @@ impl State {
     /// All counts.
     pub(super) fn totals(&self) -> Result<Totals, KvError> {
         let mut workers = BTreeMap::new();
-        for key in self.kv.scan_all(HITS_OF_WORKER) {
-            let (key, _) = key?;
+        for entry in self.kv.scan_all(HITS_OF_WORKER) {
+            let (key, entry) = entry?;
             let name = String::from_utf8_lossy(&key[HITS_OF_WORKER.len()..]).into_owned();
-            workers.insert(name, self.kv.incr(&key, 0)?);
+            workers.insert(name, counted(&entry.value));
         }
-        let hits = self.kv.incr(HITS, 0)?;
+        let hits = self.kv.get(HITS)?.map_or(0, |value| counted(&value));
         Ok(Totals { hits, workers })
     }
+}
+
+/// What a counter holds.
+fn counted(value: &[u8]) -> i64 {
+    value.try_into().map_or(0, i64::from_le_bytes)
 }
 
 /// Since the Unix epoch: the one clock that workers of all generations share.
