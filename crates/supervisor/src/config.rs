@@ -146,6 +146,17 @@ pub enum Probe {
     Heartbeat,
 }
 
+impl Liveness {
+    /// How long a worker may be silent before it counts as hanging.
+    pub fn patience_ms(&self) -> u64 {
+        let rounds = u64::from(self.failures_max.max(1));
+        self.every_ms
+            .max(self.timeout_ms)
+            .saturating_mul(rounds)
+            .max(1)
+    }
+}
+
 impl Default for Ready {
     fn default() -> Self {
         Self {

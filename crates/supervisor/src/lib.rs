@@ -27,6 +27,7 @@ pub mod ready;
 pub mod broker;
 pub mod control;
 pub mod guard;
+mod handler;
 pub mod home;
 pub mod supervisor;
 // What people type.

@@ -46,9 +46,17 @@ pub(crate) fn weights<S: Copy + Ord>(candidates: &[Candidate<S>]) -> BTreeMap<S,
 }
 
 /// Finds slots whose queue stays non-empty while others idle.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Watch<S> {
     looks: BTreeMap<S, u32>,
+}
+
+impl<S> Default for Watch<S> {
+    fn default() -> Self {
+        Self {
+            looks: BTreeMap::new(),
+        }
+    }
 }
 
 impl<S: Copy + Ord> Watch<S> {
