@@ -6,7 +6,7 @@ use crate::control::{Reply, Request};
 use crate::report::{AppStatus, Status};
 
 /// How alike a name must be to be suggested.
-const ALIKE: f64 = 0.7;
+const ALIKE: f64 = 0.5;
 
 pub(crate) fn connect(home: &HomeArg) -> Result<Client, Failure> {
     Ok(Client::connect(&home.home())?)
@@ -65,7 +65,7 @@ fn choose(mut apps: Vec<AppStatus>, named: Option<&str>) -> Result<AppStatus, Fa
 fn no_such_app(named: &str, names: &[String]) -> String {
     let closest = names
         .iter()
-        .map(|name| (strsim::jaro_winkler(named, name), name))
+        .map(|name| (strsim::normalized_damerau_levenshtein(named, name), name))
         .filter(|(alike, _)| *alike > ALIKE)
         .max_by(|one, other| one.0.total_cmp(&other.0));
     match (closest, names.is_empty()) {
