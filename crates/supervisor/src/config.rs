@@ -6,6 +6,17 @@ use std::path::PathBuf;
 
 /// Workers an app may have.
 pub const WORKERS_MAX: u16 = 512;
+/// Bytes of an app's name.
+pub const NAME_MAX: usize = 64;
+
+/// Whether an app may be called so. `broker` stands for the broker where output and events are told.
+pub fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(is_plain)
+        && !name.starts_with(['-', '.'])
+        && name != "broker"
+}
 
 /// An app: N workers that run the same command behind the same addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

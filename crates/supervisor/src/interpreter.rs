@@ -1,347 +1,348 @@
-//! Which program runs what the user typed: `server.js` needs node, `app.py` python3, a directory
-//! with a package.json its "start".
+//! Which program runs a bare script: `server.js`, `app.py`, a directory with a package.json.
 
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Interpreters by extension; of several names the first that is there.
-const INTERPRETERS: [(&str, &[&str]); 8] = [
-    ("js", &["node"]),
-    ("mjs", &["node"]),
-    ("cjs", &["node"]),
-    ("py", &["python3", "python"]),
-    ("rb", &["ruby"]),
-    ("php", &["php"]),
-    ("pl", &["perl"]),
-    ("sh", &["sh"]),
-];
-/// A package.json that is longer is not one.
-const PACKAGE_MAX: u64 = 1 << 20;
-/// What only a shell understands.
-const SHELL_CHARACTERS: &str = "|&;<>()$`\\\"'*?[]#~{}!\n";
+/// Bytes of a package.json that are read.
+const PACKAGE_MAX: u64 = 4 * 1024 * 1024;
+/// Names and values.
+type Variables = Vec<(String, String)>;
+/// Name of an app of which nothing else is known.
+const NAMELESS: &str = "app";
 
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The program: a path with a slash, or a name that `PATH` resolves.
+    /// The program: a path, or a name that `PATH` resolves.
     pub program: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Where, if not where the user is.
-    pub cwd: Option<PathBuf>,
-    /// What the user might wonder about, if anything.
-    pub note: Option<String>,
+    /// Where.
+    pub cwd: PathBuf,
+    /// Variables that it wants set.
+    pub env: Vec<(String, String)>,
+    /// A name for the app.
+    pub name: String,
 }
 
-/// Why nothing can be run.
-#[derive(Debug, thiserror::Error)]
+/// Why it can't be run. Each says what to do.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InterpreterError {
-    /// Nothing was typed.
-    #[error("no command: say what to run, for example `ganger run -- node server.js`")]
+    /// There is neither a command nor a package.json.
+    #[error("what to run? For example: ganger run -- node server.js")]
     Nothing,
-    /// Neither a file nor a program.
-    #[error("{word}: there is no such file, and no such program in PATH")]
+    /// It is no program in PATH, and no file.
+    #[error("there is no program `{program}` in PATH, and no file of that name in {}", cwd.display())]
     NotFound {
-        /// What was typed.
-        word: String,
+        /// What was asked for.
+        program: String,
+        /// Where it was looked for.
+        cwd: PathBuf,
     },
-    /// A file of which it can't be told how it is run.
-    #[error("{word} is not executable, and what runs it is not known: say it, for example `ganger run -- python3 {word}`")]
-    Unknown {
-        /// What was typed.
-        word: String,
-    },
-    /// TypeScript has many interpreters, and none that is everywhere.
-    #[error("{word}: say what runs TypeScript here, for example `ganger run -- npx tsx {word}`")]
-    TypeScript {
-        /// What was typed.
-        word: String,
-    },
-    /// The interpreter is not installed.
-    #[error("{word} needs {interpreter}, which is not in PATH")]
-    NoInterpreter {
-        /// What was typed.
-        word: String,
-        /// What is missing.
-        interpreter: &'static str,
-    },
-    /// A directory without a package.json.
-    #[error("{word} is a directory without a package.json: say which file to run")]
-    Directory {
-        /// What was typed.
-        word: String,
-    },
-    /// A package.json that can't be used.
-    #[error("{}: {why}", path.display())]
-    Package {
+    /// There is no such file.
+    #[error("there is no file {}", path.display())]
+    NoFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+    },
+    /// It can't be executed and doesn't say by what.
+    #[error("{} is not executable: make it so (chmod +x), or name its interpreter", path.display())]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The program that would run it is missing.
+    #[error("{script} needs {interpreter}, which is not in PATH")]
+    NoInterpreter {
+        /// The script.
+        script: String,
+        /// What it needs.
+        interpreter: String,
+    },
+    /// The directory has no package.json, or one that says nothing.
+    #[error("{}: {why}", path.display())]
+    Package {
+        /// The directory, or its package.json.
+        path: PathBuf,
+        /// What is wrong.
         why: String,
     },
 }
 
-#[derive(Deserialize)]
-struct Package {
-    #[serde(default)]
-    scripts: BTreeMap<String, String>,
-}
-
-/// Finds out what runs these words. `cwd` is where the user is, `is_on_path` whether `PATH` has a
-/// program of this name.
+/// Finds out what runs `command` in `cwd`; an empty command is the package in `cwd`. `variable` looks
+/// up the environment.
 pub fn resolve(
-    words: &[String],
+    command: &[String],
     cwd: &Path,
-    is_on_path: &dyn Fn(&str) -> bool,
+    variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Resolved, InterpreterError> {
-    let (word, rest) = words.split_first().ok_or(InterpreterError::Nothing)?;
-    if word.is_empty() {
-        return Err(InterpreterError::Nothing);
-    }
-    let path = cwd.join(word);
-    // As in a shell: a bare word is a program first, and only then a file.
-    if !word.contains('/') && is_on_path(word) && !path.is_file() {
-        return Ok(plain(word.clone(), rest));
-    }
-    match fs::metadata(&path) {
-        Ok(found) if found.is_dir() => match path.join("package.json") {
-            package if package.is_file() => start_of(&package, rest, is_on_path),
-            _ => Err(InterpreterError::Directory { word: word.clone() }),
-        },
-        Ok(_) if path.file_name().is_some_and(|name| name == "package.json") => {
-            start_of(&path, rest, is_on_path)
+    let search = Search {
+        cwd,
+        path: variable("PATH").unwrap_or_default(),
+        venv: variable("VIRTUAL_ENV").map(PathBuf::from),
+    };
+    let Some((program, args)) = command.split_first() else {
+        if cwd.join("package.json").is_file() {
+            return search.package(cwd, &[]);
         }
-        Ok(found) => file(word, &path, found.permissions().mode(), rest, is_on_path),
-        Err(_) if !word.contains('/') && is_on_path(word) => Ok(plain(word.clone(), rest)),
-        Err(_) => Err(InterpreterError::NotFound { word: word.clone() }),
+        return Err(InterpreterError::Nothing);
+    };
+    let is_path = program.contains('/');
+    // Links stay: the next reload is to find what they show then.
+    let file = std::path::absolute(cwd.join(program)).unwrap_or_else(|_| cwd.join(program));
+    if !is_path && !matches!(program.as_str(), "." | "..") {
+        // As a shell would: a name is a program, unless only a file can be meant.
+        if search.program(program).is_some() {
+            return Ok(search.plain(program, args));
+        }
+        if !file.exists() {
+            return Err(InterpreterError::NotFound {
+                program: program.clone(),
+                cwd: cwd.to_owned(),
+            });
+        }
+    }
+    if file.is_dir() {
+        return search.package(&file, args);
+    }
+    if !file.is_file() {
+        return Err(InterpreterError::NoFile { path: file });
+    }
+    if file.file_name().is_some_and(|name| name == "package.json") {
+        return search.package(file.parent().unwrap_or(cwd), args);
+    }
+    search.script(program, args)
+}
+
+struct Search<'a> {
+    cwd: &'a Path,
+    path: OsString,
+    venv: Option<PathBuf>,
+}
+
+impl Search<'_> {
+    /// The command as it was given.
+    fn plain(&self, program: &str, args: &[String]) -> Resolved {
+        Resolved {
+            program: program.to_owned(),
+            args: args.to_vec(),
+            cwd: self.cwd.to_owned(),
+            env: Vec::new(),
+            name: name_of(program, args),
+        }
+    }
+
+    /// A file, by its ending, or because it can be executed.
+    fn script(&self, script: &str, args: &[String]) -> Result<Resolved, InterpreterError> {
+        let file = self.cwd.join(script);
+        let ending = file.extension().and_then(|ending| ending.to_str());
+        let mut before: Vec<String> = Vec::new();
+        let interpreter = match ending.unwrap_or_default() {
+            "js" | "cjs" | "mjs" => "node".to_owned(),
+            "ts" | "cts" | "mts" => {
+                // Recent Nodes run TypeScript by themselves; tsx is for the others, where it is there.
+                if let Some(loader) = above(&file, "node_modules/tsx/dist/loader.mjs") {
+                    before = vec!["--import".into(), loader.display().to_string()];
+                }
+                "node".to_owned()
+            }
+            "py" => self.python(&file),
+            "rb" => "ruby".to_owned(),
+            "php" => "php".to_owned(),
+            "pl" => "perl".to_owned(),
+            "sh" if !is_executable(&file) => "sh".to_owned(),
+            _ if is_executable(&file) => {
+                // Without a slash the system would look in PATH.
+                let program = match script.contains('/') {
+                    true => script.to_owned(),
+                    false => format!("./{script}"),
+                };
+                return Ok(self.plain(&program, args));
+            }
+            _ => return Err(InterpreterError::NotExecutable { path: file }),
+        };
+        if self.program(&interpreter).is_none() {
+            return Err(InterpreterError::NoInterpreter {
+                script: script.to_owned(),
+                interpreter,
+            });
+        }
+        let mut all = before;
+        all.push(script.to_owned());
+        all.extend_from_slice(args);
+        Ok(Resolved {
+            name: name_of(script, &[]),
+            ..self.plain(&interpreter, &all)
+        })
+    }
+
+    /// The Python of the active or the nearest virtual environment, else the system's.
+    fn python(&self, script: &Path) -> String {
+        let active = self.venv.as_ref().map(|venv| venv.join("bin/python"));
+        let near =
+            || above(script, ".venv/bin/python").or_else(|| above(script, "venv/bin/python"));
+        match active.filter(|python| is_executable(python)).or_else(near) {
+            Some(python) => python.display().to_string(),
+            None if self.program("python3").is_some() => "python3".into(),
+            None if self.program("python").is_some() => "python".into(),
+            None => "python3".into(),
+        }
+    }
+
+    /// What `npm start` would run.
+    fn package(&self, dir: &Path, args: &[String]) -> Result<Resolved, InterpreterError> {
+        let package = read_package(dir)?;
+        let own = package.get("name").and_then(Value::as_str);
+        let name = own.map_or_else(|| file_stem(dir), clean);
+        let at_home = |program: &str, mut all: Vec<String>, env| {
+            if self.program(program).is_none() {
+                return Err(InterpreterError::NoInterpreter {
+                    script: dir.join("package.json").display().to_string(),
+                    interpreter: program.to_owned(),
+                });
+            }
+            all.extend_from_slice(args);
+            Ok(Resolved {
+                program: program.to_owned(),
+                args: all,
+                cwd: dir.to_owned(),
+                env,
+                name: name.clone(),
+            })
+        };
+        let script = |name: &str| package.get("scripts")?.get(name)?.as_str();
+        if let Some(start) = script("start") {
+            let is_alone = script("prestart").is_none() && script("poststart").is_none();
+            if let Some((env, words)) = is_alone.then(|| simple_node(start)).flatten() {
+                return at_home("node", words, env);
+            }
+            let mut words = vec!["start".to_owned()];
+            if !args.is_empty() {
+                words.push("--".into());
+            }
+            return at_home("npm", words, Vec::new());
+        }
+        let main = package.get("main").and_then(Value::as_str);
+        let files = ["server.js"].into_iter().chain(main);
+        let file = { files }.find(|file| dir.join(file).is_file());
+        match file {
+            Some(file) => at_home("node", vec![file.to_owned()], Vec::new()),
+            None => Err(InterpreterError::Package {
+                path: dir.join("package.json"),
+                why: "it has no \"start\" script, and there is no server.js".into(),
+            }),
+        }
+    }
+
+    /// Where a program is.
+    fn program(&self, name: &str) -> Option<PathBuf> {
+        if name.contains('/') {
+            return Some(self.cwd.join(name)).filter(|path| is_executable(path));
+        }
+        std::env::split_paths(&self.path)
+            .map(|folder| self.cwd.join(folder).join(name))
+            .find(|path| is_executable(path))
     }
 }
 
-/// Whether one of the directories of a `PATH` has a program of this name.
-pub fn is_in(path: &str, name: &str) -> bool {
-    let mut directories = path.split(':').filter(|directory| !directory.is_empty());
-    directories.any(|directory| {
-        let found = fs::metadata(Path::new(directory).join(name));
-        found.is_ok_and(|found| found.is_file() && is_executable(found.permissions().mode()))
-    })
-}
-
-fn plain(program: String, args: &[String]) -> Resolved {
-    Resolved {
-        program,
-        args: args.to_vec(),
-        cwd: None,
-        note: None,
-    }
-}
-
-fn file(
-    word: &str,
-    path: &Path,
-    mode: u32,
-    rest: &[String],
-    is_on_path: &dyn Fn(&str) -> bool,
-) -> Result<Resolved, InterpreterError> {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    let extension = extension.unwrap_or_default();
-    let interpreter = INTERPRETERS.iter().find(|(known, _)| *known == extension);
-    if let Some((_, names)) = interpreter {
-        let name = names.iter().find(|name| is_on_path(name));
-        let name = name.ok_or_else(|| InterpreterError::NoInterpreter {
-            word: word.to_owned(),
-            interpreter: names[0],
-        })?;
-        let args = [&[word.to_owned()], rest].concat();
-        return Ok(plain((*name).to_owned(), &args));
-    }
-    let word = word.to_owned();
-    match extension {
-        _ if is_executable(mode) && word.contains('/') => Ok(plain(word, rest)),
-        // Without a slash it would be looked for in PATH.
-        _ if is_executable(mode) => Ok(plain(format!("./{word}"), rest)),
-        "ts" | "mts" | "cts" | "tsx" => Err(InterpreterError::TypeScript { word }),
-        _ => Err(InterpreterError::Unknown { word }),
-    }
-}
-
-fn is_executable(mode: u32) -> bool {
-    mode & 0o111 != 0
-}
-
-/// What a package's "start" is: without npm in between where that is the same, since then the worker
-/// is node itself.
-fn start_of(
-    package: &Path,
-    rest: &[String],
-    is_on_path: &dyn Fn(&str) -> bool,
-) -> Result<Resolved, InterpreterError> {
-    let failed = |why: String| InterpreterError::Package {
-        path: package.to_owned(),
+fn read_package(dir: &Path) -> Result<Value, InterpreterError> {
+    let path = dir.join("package.json");
+    let wrong = |path: &Path, why: String| InterpreterError::Package {
+        path: path.to_owned(),
         why,
     };
-    let directory = package.parent().map(Path::to_owned).unwrap_or_default();
-    let read = read_package(package).map_err(|error| failed(error.to_string()))?;
-    let script = match read.scripts.get("start") {
-        Some(script) => script.clone(),
-        // As npm does.
-        None if directory.join("server.js").is_file() => "node server.js".to_owned(),
-        None => {
-            return Err(failed(
-                "it has no \"start\" among its \"scripts\", and there is no server.js".to_owned(),
-            ))
-        }
-    };
-    let hooks = ["prestart", "poststart"];
-    let has_hooks = hooks.iter().any(|hook| read.scripts.contains_key(*hook));
-    let mut resolved = match node_command(&script) {
-        Some(args) if !has_hooks => Resolved {
-            note: Some(format!(
-                "\"start\" is `{script}`: run without npm in between"
-            )),
-            ..plain("node".to_owned(), &[args, rest.to_vec()].concat())
-        },
-        _ => {
-            let mut args = vec!["start".to_owned()];
-            if !rest.is_empty() {
-                args.push("--".to_owned());
-                args.extend_from_slice(rest);
-            }
-            Resolved {
-                note: Some(format!("\"start\" is `{script}`: run by npm")),
-                ..plain("npm".to_owned(), &args)
-            }
-        }
-    };
-    if !is_on_path(&resolved.program) {
-        return Err(failed(format!(
-            "its \"start\" needs {}, which is not in PATH",
-            resolved.program
-        )));
+    if !path.is_file() {
+        return Err(wrong(dir, "a directory without a package.json".into()));
     }
-    resolved.cwd = Some(directory);
-    Ok(resolved)
+    let len = fs::metadata(&path).map_or(0, |found| found.len());
+    if len > PACKAGE_MAX {
+        return Err(wrong(&path, "too large".into()));
+    }
+    let text = fs::read_to_string(&path).map_err(|error| wrong(&path, error.to_string()))?;
+    serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|error| wrong(&path, error.to_string()))
 }
 
-fn read_package(path: &Path) -> io::Result<Package> {
-    if fs::metadata(path)?.len() > PACKAGE_MAX {
-        return Err(io::Error::other("it is larger than a package.json can be"));
-    }
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
-/// The arguments of a script that is one call of node and needs no shell.
-fn node_command(script: &str) -> Option<Vec<String>> {
-    if script.contains(|character| SHELL_CHARACTERS.contains(character)) {
+/// Variables and arguments of a start script that a shell would take as they stand: `A=1 node x.js y`.
+fn simple_node(start: &str) -> Option<(Variables, Vec<String>)> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || " \t_-./:=,@+%".contains(c);
+    if !start.chars().all(is_plain) {
         return None;
     }
-    let mut words = script.split_ascii_whitespace().map(str::to_owned);
-    (words.next()? == "node").then(|| words.collect())
+    let mut words = start.split_whitespace().peekable();
+    let mut env = Vec::new();
+    while let Some((name, value)) = words.peek().and_then(|word| word.split_once('=')) {
+        env.push((name.to_owned(), value.to_owned()));
+        words.next();
+    }
+    (words.next() == Some("node")).then_some(())?;
+    let args: Vec<String> = words.map(str::to_owned).collect();
+    (!args.is_empty()).then_some((env, args))
+}
+
+/// `file` in the directory of `script`, or in one above it.
+fn above(script: &Path, file: &str) -> Option<PathBuf> {
+    let mut folders = script.ancestors().skip(1);
+    folders
+        .by_ref()
+        .map(|folder| folder.join(file))
+        .find(|path| path.exists())
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// A name for `node server.js`, `python3 -m http.server`, `./target/release/shop`.
+fn name_of(program: &str, args: &[String]) -> String {
+    let base = file_stem(Path::new(program));
+    let is_interpreter = [
+        "node", "python", "ruby", "deno", "bun", "sh", "bash", "npx", "php",
+    ]
+    .iter()
+    .any(|known| base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.') == *known);
+    if !is_interpreter {
+        return base;
+    }
+    let mut words = args.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        match word {
+            "-m" => return words.next().map_or(base, clean),
+            "-c" | "-e" | "--eval" | "-p" => return base,
+            "--import" | "--require" | "-r" | "-W" | "-X" => drop(words.next()),
+            _ if word.starts_with('-') => {}
+            _ => return file_stem(Path::new(word)),
+        }
+    }
+    base
+}
+
+fn file_stem(path: &Path) -> String {
+    let absolute = fs::canonicalize(path);
+    let stem = match path.file_stem() {
+        Some(stem) => Some(stem),
+        None => absolute.as_deref().ok().and_then(Path::file_name),
+    };
+    clean(&stem.unwrap_or_default().to_string_lossy())
+}
+
+/// A name that an app may have.
+fn clean(text: &str) -> String {
+    // `@scope/package`: what is behind the slash.
+    let text = text.rsplit('/').next().unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let plain: String = text.chars().filter(|c| is_plain(*c)).collect();
+    let plain = plain.trim_start_matches(['-', '.']);
+    let plain: String = plain.chars().take(crate::config::NAME_MAX).collect();
+    match crate::config::is_name(&plain) {
+        true => plain,
+        false => NAMELESS.to_owned(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Temp(PathBuf);
-
-    impl Temp {
-        /// A directory with these files.
-        fn new(name: &str, files: &[(&str, &str, u32)]) -> Self {
-            let name = format!("ganger-interpreter-{name}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            for (name, text, mode) in files {
-                let file = path.join(name);
-                fs::create_dir_all(file.parent().unwrap()).unwrap();
-                fs::write(&file, text).unwrap();
-                fs::set_permissions(&file, fs::Permissions::from_mode(*mode)).unwrap();
-            }
-            Self(path)
-        }
-
-        /// The command line that comes out, or the error.
-        fn line(&self, words: &str) -> String {
-            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-            let is_on_path = |name: &str| ["node", "npm", "python3", "uvicorn"].contains(&name);
-            match resolve(&words, &self.0, &is_on_path) {
-                Ok(resolved) => format!("{} {}", resolved.program, resolved.args.join(" ")),
-                Err(error) => error.to_string(),
-            }
-        }
-    }
-
-    impl Drop for Temp {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn a_bare_script_finds_its_interpreter_and_keeps_its_arguments() {
-        let files = ["server.js", "a.mjs", "app.py", "x.rb", "x.ts", "notes.txt"];
-        let mut files: Vec<_> = files.iter().map(|name| (*name, "", 0o644)).collect();
-        files.push(("serve", "#!/bin/sh", 0o755));
-        let temp = Temp::new("scripts", &files);
-        assert_eq!(temp.line("server.js --port 3"), "node server.js --port 3");
-        assert_eq!(temp.line("./a.mjs"), "node ./a.mjs");
-        assert_eq!(temp.line("app.py"), "python3 app.py");
-        assert_eq!(temp.line("serve 1"), "./serve 1");
-        assert_eq!(temp.line("./serve 1"), "./serve 1");
-        assert_eq!(temp.line("uvicorn app:app"), "uvicorn app:app");
-        assert_eq!(temp.line("x.rb"), "x.rb needs ruby, which is not in PATH");
-        assert!(temp.line("x.ts").contains("npx tsx x.ts"));
-        assert!(temp.line("notes.txt").contains("not executable"));
-        assert!(temp.line("nothing.js").contains("no such file"));
-        assert!(temp.line("").contains("no command"));
-    }
-
-    #[test]
-    fn a_package_is_started_without_npm_where_that_is_the_same() {
-        let plain = r#"{"scripts": {"start": "node --max-old-space-size=512 dist/main.js"}}"#;
-        let shell = r#"{"scripts": {"start": "NODE_ENV=production node main.js"}}"#;
-        let hooks = r#"{"scripts": {"start": "node main.js", "prestart": "make"}}"#;
-        let temp = Temp::new(
-            "packages",
-            &[
-                ("plain/package.json", plain, 0o644),
-                ("shell/package.json", shell, 0o644),
-                ("hooks/package.json", hooks, 0o644),
-                ("default/package.json", "{}", 0o644),
-                ("default/server.js", "", 0o644),
-                ("empty/package.json", "{}", 0o644),
-                ("broken/package.json", "{", 0o644),
-                ("none/readme", "", 0o644),
-            ],
-        );
-        assert_eq!(
-            temp.line("plain"),
-            "node --max-old-space-size=512 dist/main.js"
-        );
-        assert_eq!(
-            temp.line("plain/package.json x"),
-            "node --max-old-space-size=512 dist/main.js x"
-        );
-        assert_eq!(temp.line("shell 7"), "npm start -- 7");
-        assert_eq!(temp.line("hooks"), "npm start");
-        assert_eq!(temp.line("default"), "node server.js");
-        assert!(temp.line("empty").contains("no \"start\""));
-        assert!(temp.line("broken").contains("broken/package.json: "));
-        assert!(temp.line("none").contains("without a package.json"));
-        let words = ["plain".to_owned()];
-        let resolved = resolve(&words, &temp.0, &|name| name == "node").unwrap();
-        assert_eq!(resolved.cwd, Some(temp.0.join("plain")));
-    }
-
-    #[test]
-    fn programs_are_looked_for_in_every_directory_of_a_path() {
-        let temp = Temp::new("path", &[("b/tool", "", 0o755), ("b/text", "", 0o644)]);
-        let path = format!("/nowhere::{0}/a:{0}/b", temp.0.display());
-        assert!(is_in(&path, "tool"));
-        assert!(!is_in(&path, "text"));
-        assert!(!is_in("", "tool"));
-    }
-}
+mod tests;

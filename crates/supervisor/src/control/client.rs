@@ -117,6 +117,19 @@ impl Client {
         request: &Request,
         mut each: impl FnMut(Reply),
     ) -> Result<String, ClientError> {
+        self.ask_while(request, |reply| {
+            each(reply);
+            true
+        })
+    }
+
+    /// As [`Client::ask`], but ends, with an empty text, when `each` says that nothing more is
+    /// wanted. Nothing can be asked on this connection then.
+    pub fn ask_while(
+        &mut self,
+        request: &Request,
+        mut each: impl FnMut(Reply) -> bool,
+    ) -> Result<String, ClientError> {
         let is_quick = matches!(request, Request::Status | Request::Describe { .. });
         let patience = is_quick.then_some(PATIENCE);
         let set = self.stream.set_read_timeout(patience);
@@ -126,7 +139,11 @@ impl Client {
             match self.receive()? {
                 Reply::Done { text } => return Ok(text),
                 Reply::Failed { text, lines } => return Err(ClientError::Failed { text, lines }),
-                reply => each(reply),
+                reply => {
+                    if !each(reply) {
+                        return Ok(String::new());
+                    }
+                }
             }
         }
     }
