@@ -14,6 +14,14 @@ const LISTEN_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct AppArgs {
+    /// The program and its arguments; or a script (server.js, app.py), or a directory whose
+    /// package.json has a "start" [default: the current directory]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    command: Vec<String>,
     /// How many workers: a number, or `auto` for as many as CPUs may be used (by affinity and control
     /// group)
     #[arg(short = 'n', long = "workers", value_name = "N|auto", default_value = "auto", value_parser = workers)]
@@ -54,15 +62,6 @@ pub(crate) struct AppArgs {
     restart: RestartArgs,
     #[command(flatten, next_help_heading = "Liveness")]
     liveness: LivenessArgs,
-
-    /// The program and its arguments; or a script (server.js, app.py), or a directory whose
-    /// package.json has a "start" [default: the current directory]
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
-    command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

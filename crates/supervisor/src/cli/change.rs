@@ -35,9 +35,9 @@ pub struct ReloadArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     width: Option<u16>,
     /// Give the new generation so much of the new connections first, in percent
-    #[arg(long, value_name = "PERCENT", requires = "canary_for", value_parser = clap::value_parser!(u8).range(1..=99))]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
     canary: Option<u8>,
-    /// For so long; then it gets all of them
+    /// For so long; then it gets all of them [default: 30s]
     #[arg(long = "for", id = "canary_for", value_name = "TIME", requires = "canary", value_parser = units::duration_ms)]
     canary_for: Option<u64>,
     /// Go back to the old generation
@@ -95,9 +95,9 @@ Examples:
   ganger start --listen :9000 ./server")]
 pub struct StartArgs {
     #[command(flatten)]
-    app: AppArgs,
-    #[command(flatten)]
     home: HomeArg,
+    #[command(flatten)]
+    app: AppArgs,
 }
 
 pub(crate) fn reload(args: &ReloadArgs) -> Result<(), Failure> {

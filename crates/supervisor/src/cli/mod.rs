@@ -8,10 +8,12 @@ mod app_args;
 mod ask;
 mod change;
 mod completions;
+mod demo;
 mod describe;
 mod events;
 mod logs;
 mod out;
+mod run;
 mod show;
 pub mod signals;
 mod status;
@@ -42,6 +44,8 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 no supervisor is running.";
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Run an app: N workers behind one port, kept alive
+    Run(Box<run::RunArgs>),
     /// Replace an app's workers by new ones, without losing a request
     Reload(change::ReloadArgs),
     /// Stop an app's workers, all at once, and start them again
@@ -61,10 +65,14 @@ pub enum Verb {
     Events(events::EventsArgs),
     /// Send a signal to an app's workers
     Signal(change::SignalArgs),
-    /// Run one more app under the supervisor that is running
+    /// Run one more app, under the supervisor that is running
     Start(Box<change::StartArgs>),
+    /// See it all at work: a small web service that is built in
+    Demo(demo::DemoArgs),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    DemoWorker,
 }
 
 /// Which supervisor is meant.
@@ -77,6 +85,10 @@ pub(crate) struct HomeArg {
 }
 
 impl HomeArg {
+    pub(crate) fn is_default(&self) -> bool {
+        self.home.is_none()
+    }
+
     pub(crate) fn home(&self) -> Home {
         match &self.home {
             Some(path) => Home::at(path),
@@ -145,6 +157,9 @@ impl From<io::Error> for Failure {
 /// Does it. `command` is the whole command line, for completions.
 pub fn run(verb: Verb, command: clap::Command) -> ExitCode {
     let done = match verb {
+        Verb::Run(args) => return run::run(&args).unwrap_or_else(|failure| failure.tell()),
+        Verb::Demo(args) => return demo::run(&args).unwrap_or_else(|failure| failure.tell()),
+        Verb::DemoWorker => demo_worker(),
         Verb::Reload(args) => change::reload(&args),
         Verb::Restart(args) => change::restart(&args),
         Verb::Stop(args) => change::stop(&args),
@@ -161,6 +176,10 @@ pub fn run(verb: Verb, command: clap::Command) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
     }
+}
+
+fn demo_worker() -> Result<(), Failure> {
+    crate::demo::worker::run().map_err(|error| Failure::new(error.to_string()))
 }
 
 impl Failure {
