@@ -9,7 +9,13 @@
 /// Commands, deadlines and connections, as the other modules want them.
 mod support;
 
+/// A worker with its delivery.
+mod delivery;
 /// Slot listeners: who gets a connection, and what never gets lost.
 mod listen;
+/// Node as a worker of a cluster whose primary is the supervisor.
+mod node;
+/// Programs whose `bind` the supervisor answers.
+mod seccomp;
 /// Starting and ending processes.
 mod spawn;
