@@ -156,6 +156,13 @@ pub(crate) async fn fetch(port: u16, path: &'static str) -> String {
         .unwrap()
 }
 
+/// Waits until something is so, while the runtime goes on.
+pub(crate) async fn eventually(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// Whether a program is there; says so if not.
 pub(crate) fn has(program: &str) -> bool {
     let found = std::env::var_os("PATH").is_some_and(|path| {

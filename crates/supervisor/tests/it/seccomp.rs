@@ -1,7 +1,7 @@
 //! Programs that know nothing of anybody, with the supervisor's listeners.
 
-use crate::delivery::{fetch, free_port, has, run, slot, App, Worker};
-use crate::support::{command, shell, until};
+use crate::delivery::{eventually, fetch, free_port, has, run, slot, App, Worker};
+use crate::support::{command, shell};
 use ganger_supervisor::config::Command;
 use ganger_supervisor::deliver::{DeliverEvent, Rung};
 use ganger_supervisor::spawn::{signal_group, Output};
@@ -63,9 +63,7 @@ fn a_blocking_program_is_shared_by_all_workers_and_its_queue_survives_it() {
         signal_group(workers[0].child.0.pid, libc::SIGKILL).unwrap();
         workers[0].child.wait();
         let waiting: Vec<_> = (0..20).map(|_| tokio::spawn(fetch(port, "/"))).collect();
-        until("some wait in the dead worker's queue", || {
-            (app.listeners.lock().unwrap().queue_len(slot(0)) > 0).then_some(())
-        });
+        eventually(|| app.listeners.lock().unwrap().queue_len(slot(0)) > 0).await;
         workers[0] = app.start(&command, slot(0), 2);
         for answer in waiting {
             answer.await.unwrap();
