@@ -94,7 +94,7 @@ pub enum DeliverError {
         reason: String,
     },
     /// Inherited listeners need addresses.
-    #[error("--deliver listen-fds needs the addresses: give --listen")]
+    #[error("inherited listeners (LISTEN_FDS) need addresses: give --listen")]
     NothingToInherit,
     /// An address can't be listened on.
     #[error(transparent)]

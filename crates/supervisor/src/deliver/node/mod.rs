@@ -51,6 +51,10 @@ pub(super) fn prepare(prepared: &mut Prepared) -> Result<(), DeliverError> {
     ] {
         prepared.env.push((name.into(), value.into()));
     }
+    if prepared.context.has_preload {
+        // Tells the preload that this process's channel is ours; its children's are not.
+        prepared.env.push(("GANGER_CHANNEL".into(), "1".into()));
+    }
     Ok(())
 }
 
