@@ -11,10 +11,16 @@ mod support;
 
 /// The control socket: requests, limits, hostile clients.
 mod control;
+/// A worker with its delivery.
+mod delivery;
 /// Slot listeners: who gets a connection, and what never gets lost.
 mod listen;
 /// The output of workers.
 mod logs;
+/// Node as a worker of a cluster whose primary is the supervisor.
+mod node;
+/// Programs whose `bind` the supervisor answers.
+mod seccomp;
 /// Starting and ending processes.
 mod spawn;
 /// Followers of events and lines.
