@@ -23,6 +23,8 @@ mod events;
 mod expiry;
 /// One beyond each limit, and full regions.
 mod limits;
+/// An open-loop load generator that judges every answer.
+mod load;
 /// Sparse regions, and machines without memory.
 mod memory;
 /// A reader in another language, written from the document alone.
