@@ -33,6 +33,8 @@ mod python_reader;
 mod sessions;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
+/// The supervisor runs real programs, under a load of which every answer is judged.
+mod supervisor;
 /// The mechanical rules that sources keep.
 mod tidy;
 /// Single-stepping of child processes.

@@ -162,8 +162,25 @@ impl fmt::Display for Report {
             self.workers.len(),
         )?;
         for failure in self.failures.iter().take(12) {
-            write!(f, "\n  {failure:?}")?;
+            write!(f, "\n  {failure}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            at,
+            took,
+            port,
+            worker,
+            detail,
+        } = self;
+        write!(
+            f,
+            "{kind:?} at {at:?} after {took:?}, port {port:?}, process {worker:?}: {detail}"
+        )
     }
 }
