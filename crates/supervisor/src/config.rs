@@ -6,6 +6,17 @@ use std::path::PathBuf;
 
 /// Workers an app may have.
 pub const WORKERS_MAX: u16 = 512;
+/// Bytes of an app's name.
+pub const NAME_MAX: usize = 64;
+
+/// Whether an app may be called so. `broker` stands for the broker where output and events are told.
+pub fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(is_plain)
+        && !name.starts_with(['-', '.'])
+        && name != "broker"
+}
 
 /// An app: N workers that run the same command behind the same addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +155,17 @@ pub enum Probe {
     Tcp,
     /// The worker must say `WATCHDOG=1` (sd_notify) or send `heartbeat` (Node) in time.
     Heartbeat,
+}
+
+impl Liveness {
+    /// How long a worker may be silent before it counts as hanging.
+    pub fn patience_ms(&self) -> u64 {
+        let rounds = u64::from(self.failures_max.max(1));
+        self.every_ms
+            .max(self.timeout_ms)
+            .saturating_mul(rounds)
+            .max(1)
+    }
 }
 
 impl Default for Ready {

@@ -15,6 +15,7 @@ pub mod policy;
 pub mod worker;
 // Sockets that are never closed, and how a program gets its own.
 pub mod deliver;
+pub mod leftovers;
 pub mod listen;
 pub mod spawn;
 // The life of an app.
@@ -26,6 +27,8 @@ pub mod ready;
 pub mod broker;
 pub mod control;
 pub mod guard;
+mod handler;
+pub mod home;
 pub mod supervisor;
 // What people type.
 pub mod cli;

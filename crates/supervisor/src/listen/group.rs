@@ -1,6 +1,6 @@
 //! The sockets of one address.
 
-use super::program::{program, Choice};
+use super::program::{program, with_probes, Choice};
 use super::socket;
 use super::{holder, unix, Address, ListenError, Side, Slot};
 use crate::config::Balance;
@@ -188,11 +188,27 @@ impl Group {
         let Some(program) = program(&by_index, choice) else {
             return Ok(());
         };
+        let program = match choice {
+            Choice::Random => with_probes(program),
+            Choice::Peer => program,
+        };
         let attached = socket::attach(&self.sockets[0], &program);
         attached.map_err(|source| ListenError::Program {
             address: self.address.to_string(),
             source,
         })
+    }
+
+    /// The kernel's index of a socket that is a slot's own.
+    pub(super) fn own_index(&self, slot: Slot) -> Option<usize> {
+        let is_own = self.shape == Shape::Slots;
+        self.index_of.get(&slot).copied().filter(|_| is_own)
+    }
+
+    /// A duplicate of a socket that is a slot's own.
+    pub(super) fn peek(&self, slot: Slot) -> Option<OwnedFd> {
+        let index = self.own_index(slot)?;
+        rustix::io::fcntl_dupfd_cloexec(&self.sockets[index], 3).ok()
     }
 
     pub(super) fn queue_len(&self, slot: Slot) -> u32 {

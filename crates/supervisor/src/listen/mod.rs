@@ -24,6 +24,7 @@ mod group;
 mod holder;
 mod program;
 mod socket;
+mod steer;
 mod unix;
 
 pub use address::{Address, AddressError};

@@ -35,6 +35,10 @@ const JUMP_IF_AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
 const RETURN_A: u16 = 0x16;
 
+/// Connections from this part of the loopback network (a /16) are probes: the rest of their source
+/// address is the index of the socket that they are for.
+pub(super) const PROBE_NET: [u8; 2] = [127, 71];
+
 /// What decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -58,6 +62,23 @@ pub(crate) fn program(weights: &[u32], choice: Choice) -> Option<Vec<sock_filter
     }
     code.extend(choose(&runs));
     Some(code)
+}
+
+/// What comes before a program so that probes get where they are meant for.
+pub(super) fn with_probes(program: Vec<sock_filter>) -> Vec<sock_filter> {
+    let net = u32::from(u16::from_be_bytes(PROBE_NET));
+    let mut code = vec![
+        op(LOAD_BYTE, NETWORK),
+        op(SHIFT_RIGHT, 4),
+        jump(JUMP_IF_EQUAL, 4, 0, 4),
+        // v4: the halves of the source address.
+        op(LOAD_HALF, NETWORK + 12),
+        jump(JUMP_IF_EQUAL, net, 0, 2),
+        op(LOAD_HALF, NETWORK + 14),
+        op(RETURN_A, 0),
+    ];
+    code.extend(program);
+    code
 }
 
 /// Sockets of equal weight that follow one another, and the numbers that stand for them.
