@@ -54,7 +54,7 @@ impl NotifySocket {
         let prepared = socket
             .set_nonblocking(true)
             .and_then(|()| Ok(sockopt::set_socket_passcred(&socket, true)?))
-            .and_then(|()| crate::spawn::watch(socket));
+            .and_then(|()| crate::spawn::watch(socket, tokio::io::Interest::READABLE));
         match prepared {
             Ok(socket) => Ok(Self { path, socket }),
             Err(error) => {

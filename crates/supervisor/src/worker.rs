@@ -24,6 +24,8 @@ use crate::report::WorkerState;
 const SIGABRT: i32 = 6;
 /// How long a worker that hangs may take to die of it.
 const ABORT_MS: u64 = 2_000;
+/// How long a worker that has finished what it had may take to end by itself.
+const AFTER_MS: u64 = 200;
 /// How long a worker that did not drain in time has for the signal that asks it to stop.
 const LAST_WORD_MS: u64 = 1_000;
 
@@ -94,6 +96,8 @@ pub struct Worker {
     /// Whether it is to be started again when its process ends.
     is_wanted: bool,
     has_process: bool,
+    /// Whether it has finished what it had when it was drained.
+    has_finished: bool,
     process_since_ms: u64,
     deadline_ms: Option<u64>,
     starts: u64,
@@ -113,6 +117,7 @@ impl Worker {
             is_on_trial,
             is_wanted: false,
             has_process: false,
+            has_finished: false,
             process_since_ms: now_ms,
             deadline_ms: None,
             starts: 0,
@@ -198,13 +203,19 @@ impl Worker {
             }
             (Input::Drain, S::Ready) => {
                 self.is_wanted = false;
+                self.has_finished = false;
                 self.enter(S::Draining, now_ms, None);
                 self.deadline_ms = Some(now_ms.saturating_add(self.stop.grace_ms));
                 None
             }
             (Input::Settled { is_asked: true }, S::Draining) => None,
-            (Input::Settled { .. } | Input::Finished, S::Draining) => {
+            (Input::Settled { is_asked: false }, S::Draining) => {
                 Some(self.ask(now_ms, self.stop.grace_ms, None))
+            }
+            (Input::Finished, S::Draining) => {
+                self.has_finished = true;
+                self.deadline_ms = Some(now_ms.saturating_add(AFTER_MS));
+                None
             }
             (Input::Drain | Input::Stop, _) => self.stop(now_ms),
             (Input::Hasten, _) => {
@@ -234,6 +245,8 @@ impl Worker {
         self.deadline_ms = None;
         match self.state {
             S::Backoff => self.spawn(now_ms),
+            // A timer or a connection to somewhere else keeps it.
+            S::Draining if self.has_finished => Some(self.ask(now_ms, self.stop.grace_ms, None)),
             S::Draining => {
                 let why = "it did not finish in time".to_owned();
                 Some(self.ask(now_ms, LAST_WORD_MS.min(self.stop.grace_ms), Some(why)))
@@ -491,10 +504,9 @@ mod tests {
             None
         );
         let mut late = worker.clone();
-        assert_eq!(
-            worker.handle(500, 0, Input::Finished),
-            Some(Action::Signal(15))
-        );
+        assert_eq!(worker.handle(500, 0, Input::Finished), None);
+        assert_eq!(worker.handle(699, 0, Input::Tick), None);
+        assert_eq!(worker.handle(700, 0, Input::Tick), Some(Action::Signal(15)));
         assert_eq!(
             late.handle(10_010, 0, Input::Tick),
             Some(Action::Signal(15))

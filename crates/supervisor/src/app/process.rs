@@ -3,7 +3,7 @@
 use super::member::Key;
 use super::world::World;
 use crate::config::{AppConfig, Command, Probe};
-use crate::deliver::{self, DeliverEvent, Delivery, Rung};
+use crate::deliver::{self, DeliverError, DeliverEvent, Delivery, Rung};
 use crate::leftovers::{self, Whose};
 use crate::listen::{Address, Listeners, Slot};
 use crate::notify::{self, NotifySocket, NOTIFY_VARIABLE};
@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+/// What Node is to load before the program.
+const NODE_OPTIONS: &str = "NODE_OPTIONS";
 /// Signal 9.
 const SIGKILL: i32 = 9;
 /// How often it is looked whether the rest of a stopped worker's group has ended too.
@@ -120,6 +122,15 @@ impl Process {
         let mut fds = std::mem::take(&mut prepared.fds);
         let mut env = environment(launch, &mark, &notify);
         env.append(&mut prepared.env);
+        let own = launch
+            .command
+            .env
+            .iter()
+            .find(|(name, _)| name == NODE_OPTIONS);
+        let own = own.map(|(_, value)| value.as_str());
+        if let Some(options) = prepared.node_options(own)? {
+            env.push((NODE_OPTIONS.into(), options));
+        }
         if let Some(region) = &world.region {
             let above = fds.iter().map(|(_, number)| *number).max().unwrap_or(2) + 1;
             let number: RawFd = above.max(3);
@@ -333,7 +344,7 @@ fn prepare(launch: &Launch<'_>, instance: u64) -> Result<deliver::Prepared, Laun
         home: launch.world.home.path().to_owned(),
         managed: managed.collect::<Vec<Address>>(),
     };
-    deliver::prepare(launch.rung, context).map_err(|error| LaunchError::Refused(error.to_string()))
+    Ok(deliver::prepare(launch.rung, context)?)
 }
 
 /// The variables of every worker.
@@ -367,6 +378,12 @@ fn environment(
 
 fn refused(error: std::io::Error) -> LaunchError {
     LaunchError::Refused(error.to_string())
+}
+
+impl From<DeliverError> for LaunchError {
+    fn from(error: DeliverError) -> Self {
+        Self::Refused(error.to_string())
+    }
 }
 
 impl From<SpawnError> for LaunchError {

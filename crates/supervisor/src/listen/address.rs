@@ -85,6 +85,29 @@ impl Address {
         other
     }
 
+    /// The same, but "all addresses" are those of the other's family.
+    pub(crate) fn in_the_form_of(&self, other: &Self) -> Self {
+        match (self, other) {
+            (
+                Self::Tcp { address, .. },
+                Self::Tcp {
+                    address: wanted,
+                    is_v6_only,
+                },
+            ) if address.ip().is_unspecified() => {
+                let ip: IpAddr = match wanted {
+                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                Self::Tcp {
+                    address: (ip, address.port()).into(),
+                    is_v6_only: *is_v6_only,
+                }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// Whether not both can be listened on: of the same kind, the same port, and an address in
     /// common.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {

@@ -36,7 +36,7 @@ pub(super) struct Group {
     pub(super) is_declared: bool,
     shape: Shape,
     backlog: u32,
-    /// By the kernel's index. `None` in the first only while it waits for its slot.
+    /// By the kernel's index.
     sockets: Vec<OwnedFd>,
     /// Index of each slot's socket.
     index_of: BTreeMap<Slot, usize>,
@@ -137,6 +137,27 @@ impl Group {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.sockets[index], 3)
             .map_err(|errno| ListenError::of(&self.address, errno))?;
         Ok((fd, self.address.clone()))
+    }
+
+    /// That what is wanted is held by this.
+    pub(super) fn held(&self, wanted: &Address) -> ListenError {
+        ListenError::Own {
+            address: wanted.to_string(),
+            held: self.address.to_string(),
+        }
+    }
+
+    /// Whether any slot's process wants connections.
+    pub(super) fn is_taken(&self) -> bool {
+        !self.taken.is_empty()
+    }
+
+    pub(super) fn set_backlog(&mut self, slot: Slot, backlog: u32) {
+        if let Some(index) = self.index_of.get(&self.shape.place(slot)) {
+            let backlog = backlog.max(BACKLOG_MIN);
+            // What it has stays if the system refuses.
+            let _ = socket::listen(&self.sockets[*index], &self.address, backlog);
+        }
     }
 
     /// Forgets that a slot's process wants connections. Whether none does any more.

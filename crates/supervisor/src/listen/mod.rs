@@ -29,6 +29,7 @@ mod unix;
 
 pub use address::{Address, AddressError};
 pub use error::ListenError;
+pub(crate) use holder::inode_of_link;
 pub use holder::listened_by;
 
 /// Which of a worker index's two queues.
@@ -95,6 +96,10 @@ impl Listeners {
     pub fn declare(&mut self, address: &Address) -> Result<Address, ListenError> {
         if let Some(group) = self.groups.iter().find(|group| group.address == *address) {
             return Ok(group.address.clone());
+        }
+        let overlaps = |group: &&Group| group.address.overlaps(address);
+        if let Some(busy) = self.groups.iter().find(overlaps) {
+            return Err(busy.held(address));
         }
         let nth = self
             .groups
@@ -199,6 +204,38 @@ impl Listeners {
         }
     }
 
+    /// Has at least so many connections wait in a slot's queue, if the system allows.
+    pub(crate) fn set_backlog(&mut self, address: &Address, slot: Slot, backlog: u32) {
+        if let Some(group) = self
+            .groups
+            .iter_mut()
+            .find(|group| group.address == *address)
+        {
+            group.set_backlog(slot, backlog);
+        }
+    }
+
+    /// Whether a group that overlaps with what is wanted can stand in for it: if it was told
+    /// beforehand, for then that is where the app is to be. "All addresses" takes the form that
+    /// the program gives it (v4, v6 or both), as long as no program has a listener of it.
+    fn stand_in(&mut self, at: usize, wanted: &Address) -> Result<(), ListenError> {
+        let group = &self.groups[at];
+        let form = group.address.in_the_form_of(wanted);
+        if !group.is_declared || (form != group.address && group.is_taken()) {
+            return Err(group.held(wanted));
+        }
+        if form == group.address {
+            return Ok(());
+        }
+        let old = self.groups.remove(at);
+        let shape = group::Shape::of(&form, self.balance);
+        drop(old);
+        let mut group = Group::new(&self.app, &form, 0, 0, shape)?;
+        group.is_declared = true;
+        self.groups.insert(at, group);
+        Ok(())
+    }
+
     /// The group of an address, made if it is new.
     fn group(&mut self, wanted: &Address, nth: u32, backlog: u32) -> Result<usize, ListenError> {
         let same = |group: &Group| group.wanted == *wanted && group.nth == nth;
@@ -210,15 +247,9 @@ impl Listeners {
         {
             return Ok(at);
         }
-        if let Some(busy) = self
-            .groups
-            .iter()
-            .find(|group| group.address.overlaps(wanted))
-        {
-            return Err(ListenError::Own {
-                address: wanted.to_string(),
-                held: busy.address.to_string(),
-            });
+        let overlaps = |group: &Group| group.address.overlaps(wanted);
+        if let Some(at) = self.groups.iter().position(overlaps) {
+            return self.stand_in(at, wanted).map(|()| at);
         }
         let shape = group::Shape::of(wanted, self.balance);
         self.groups

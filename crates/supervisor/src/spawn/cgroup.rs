@@ -1,11 +1,12 @@
 //! A control group of a worker's own, where this process may make one: then nothing of the worker
 //! can hide from its end, however often it forks.
 
+use crate::cpus::own_group;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A control group (v2). Removed when it is dropped, if it is empty then.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl Cgroup {
     /// The system's; mostly that it isn't permitted, or that there is no cgroup v2. A group of
     /// that name may be there from before.
     pub fn new(name: &str) -> io::Result<Self> {
-        let path = own()?.join(name);
+        let path = own_group().ok_or(io::ErrorKind::Unsupported)?.join(name);
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -64,16 +65,4 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
     }
-}
-
-/// The control group of this process, as a directory.
-fn own() -> io::Result<PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    let own = own.ok_or(io::ErrorKind::Unsupported)?;
-    let root = Path::new("/sys/fs/cgroup");
-    if !root.join("cgroup.controllers").exists() {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    Ok(root.join(own))
 }

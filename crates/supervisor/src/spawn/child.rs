@@ -134,6 +134,37 @@ impl Plan {
     }
 }
 
+/// Forks a process that installs a filter, sends the listener for it through `socket`, and calls
+/// `bind` on a Unix socket and the path `/`. It exits with 0 if that succeeded, which only another's
+/// answer makes possible.
+pub(crate) fn fork_binder(socket: &OwnedFd, filter: &[sock_filter]) -> Result<Pid, Errno> {
+    // SAFETY: the child makes async-signal-safe calls only and ends by _exit.
+    match unsafe { libc::fork() } {
+        0 => {
+            let done = install(filter)
+                .and_then(|listener| hand_over(socket, listener))
+                .and_then(|()| bind_somewhere());
+            // SAFETY: no obligations.
+            unsafe { libc::_exit(done.map_or_else(Errno::raw_os_error, |()| 0)) }
+        }
+        pid if pid > 0 => Pid::from_raw(pid).ok_or(Errno::SRCH),
+        _ => Err(last_errno()),
+    }
+}
+
+fn bind_somewhere() -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    check(fd)?;
+    // SAFETY: all zeroes is a value of the type.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).unwrap_or(1);
+    address.sun_path[0] = c_char::try_from(b'/').unwrap_or(0);
+    let len = libc::socklen_t::try_from(size_of::<libc::sa_family_t>() + 2).unwrap_or(0);
+    // SAFETY: an address of at least that length, on this stack.
+    check(unsafe { libc::bind(fd, (&raw const address).cast(), len) })
+}
+
 /// Dispositions and mask as a program expects them: Rust ignores SIGPIPE, and this process has
 /// handlers and maybe blocks.
 fn default_signals() {

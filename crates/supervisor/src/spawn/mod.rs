@@ -34,6 +34,7 @@ mod process;
 mod program;
 
 pub use cgroup::Cgroup;
+pub(crate) use child::fork_binder;
 pub use error::SpawnError;
 pub use leftover::{kill_leftovers, leftovers};
 pub(crate) use process::watch;

@@ -47,7 +47,7 @@ pub fn signal_group(leader: Pid, signal: i32) -> io::Result<()> {
 ///
 /// The system's, for a descriptor that is no pidfd.
 pub async fn ended(pidfd: &OwnedFd) -> io::Result<()> {
-    let watched = watch(pidfd.as_fd())?;
+    let watched = watch(pidfd.as_fd(), Interest::READABLE)?;
     loop {
         let mut ready = watched.readable().await?;
         if is_over(pidfd)? {
@@ -77,11 +77,11 @@ pub(super) fn end_now(pid: Pid) {
     let _ = retry(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
 }
 
-/// A descriptor whose readability can be waited for.
-pub(crate) fn watch<Fd: AsFd + AsRawFd>(fd: Fd) -> io::Result<AsyncFd<Fd>> {
+/// A descriptor that can be waited for.
+pub(crate) fn watch<Fd: AsFd + AsRawFd>(fd: Fd, interest: Interest) -> io::Result<AsyncFd<Fd>> {
     // SAFETY: `AsFd` vouches for an open descriptor, and for its being the same, as long as the
     // value lives, and the result owns the value.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 fn is_over(pidfd: &OwnedFd) -> io::Result<bool> {

@@ -9,12 +9,24 @@
 /// Commands, deadlines and connections, as the other modules want them.
 mod support;
 
+/// Which rung of the ladder a program gets.
+mod choose;
 /// The control socket: requests, limits, hostile clients.
 mod control;
+/// A worker with its delivery.
+mod delivery;
+/// Inherited listeners.
+mod inherited;
 /// Slot listeners: who gets a connection, and what never gets lost.
 mod listen;
 /// The output of workers.
 mod logs;
+/// Node as a worker of a cluster whose primary is the supervisor.
+mod node;
+/// Kept connections end politely.
+mod preload;
+/// Programs whose `bind` the supervisor answers.
+mod seccomp;
 /// Starting and ending processes.
 mod spawn;
 /// Followers of events and lines.
