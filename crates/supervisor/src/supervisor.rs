@@ -12,11 +12,11 @@
 use crate::app::{children, AppError, Progress, World};
 use crate::broker::Broker;
 use crate::config::AppConfig;
-use crate::control::server::{Control, ControlError};
+use crate::control::server::Control;
 use crate::events::{Events, Happening};
 use crate::guard::Guard;
 use crate::handler::{reload_all, Core};
-use crate::home::{TakeError, TakenHome};
+use crate::home::{TakeError, TakenHome, CONTROL_NAME};
 use crate::logs::{Foreground, Logs, Options as LogOptions};
 use crate::notify;
 use crate::report::LogLine;
@@ -66,9 +66,6 @@ pub enum SupervisorError {
     /// The shared memory can't be made.
     #[error("the shared memory: {0}")]
     Region(#[from] KvError),
-    /// The control socket can't be made.
-    #[error(transparent)]
-    Control(#[from] ControlError),
     /// The app can't be run.
     #[error("{0}")]
     App(#[from] AppError),
@@ -152,7 +149,7 @@ async fn run(
         }
         false => None,
     };
-    let control = Control::bind(&options.home)?;
+    let control = Control::new(taken.bind(CONTROL_NAME)?)?;
     let core = Rc::new(Core::new(Arc::clone(&world), broker));
     let closing = tokio::sync::watch::Sender::new(false);
     let mut closed = closing.subscribe();
@@ -309,7 +306,7 @@ async fn show_events(events: Events, foreground: Foreground) {
             continue;
         }
         let whose = match event.worker {
-            Some(worker) => format!("{} {worker}: ", event.app),
+            Some(worker) => format!("{}.{worker}: ", event.app),
             None if event.app.is_empty() => String::new(),
             None => format!("{}: ", event.app),
         };

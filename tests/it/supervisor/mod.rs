@@ -15,6 +15,8 @@ mod programs;
 mod releases;
 /// What the system says of processes and sockets.
 mod system;
+/// The verbs, and the demo.
+mod verbs;
 /// Planned changes lose nothing.
 mod zero_loss;
 

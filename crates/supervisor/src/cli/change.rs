@@ -183,7 +183,10 @@ fn carry_out(client: &mut Client, request: &Request) -> Result<(), Failure> {
 fn show(event: &Event, out: &mut Out) -> io::Result<()> {
     let text = out.paint(tone(&event.kind), &event.text);
     let who = out.paint(Tone::Dim, format!("{:<10}", who(event)));
-    out.line(format!("{who} {text}"))?;
+    let pid = event
+        .pid
+        .map_or(String::new(), |pid| format!(" (pid {pid})"));
+    out.line(format!("{who} {text}{}", out.paint(Tone::Dim, pid)))?;
     out.flush()
 }
 

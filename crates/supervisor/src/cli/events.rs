@@ -73,7 +73,11 @@ fn line(event: &Event, out: &Out) -> String {
     let time = out.paint(Tone::Dim, time_of_day(event.at_ms));
     let kind = format!("{:<15}", event.kind);
     let kind = out.paint(tone(&event.kind), kind);
-    format!("{time}  {:<10}  {kind}  {}", who(event), event.text)
+    let pid = event
+        .pid
+        .map_or(String::new(), |pid| format!(" (pid {pid})"));
+    let pid = out.paint(Tone::Dim, pid);
+    format!("{time}  {:<10}  {kind}  {}{pid}", who(event), event.text)
 }
 
 /// `web.0`, `web`, `broker`, `ganger`.

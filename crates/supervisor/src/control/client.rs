@@ -1,7 +1,8 @@
 //! The command line's side of the control socket: blocking, so that a verb starts and ends quickly.
 
 use super::server::encode;
-use super::{Hello, Reply, Request, PROTOCOL, REPLY_MAX, SOCKET_NAME};
+use super::{Hello, Reply, Request, PROTOCOL, REPLY_MAX};
+use crate::home::CONTROL_NAME;
 use crate::report::LogLine;
 use ganger_client::{Home, HomeError};
 use rustix::io::Errno;
@@ -88,7 +89,7 @@ impl Client {
             Err(HomeError::Missing { .. }) => return Err(not_running()),
             checked => checked?,
         }
-        let path = home.path().join(SOCKET_NAME);
+        let path = home.path().join(CONTROL_NAME);
         let stream = connect(&path).map_err(|error| match error {
             Errno::NOENT | Errno::CONNREFUSED => not_running(),
             Errno::AGAIN => ClientError::Silent,

@@ -17,8 +17,6 @@ pub mod streams;
 
 pub use messages::{Hello, Reply, Request, Scale, PROTOCOL};
 
-/// The socket in the home directory.
-pub const SOCKET_NAME: &str = "control.sock";
 /// Longest frame that a client may send: an app with a large environment fits.
 pub const REQUEST_MAX: usize = 4 * 1024 * 1024;
 /// Longest frame that a supervisor sends: the status of thousands of workers fits.

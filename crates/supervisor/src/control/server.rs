@@ -1,15 +1,11 @@
 //! The supervisor's side of the control socket.
 
 use super::outbox::Outbox;
-use super::{Hello, Reply, Request, CONNECTIONS_MAX, PROTOCOL, REQUEST_MAX, SOCKET_NAME};
+use super::{Hello, Reply, Request, CONNECTIONS_MAX, PROTOCOL, REQUEST_MAX};
 use bytes::BytesMut;
-use ganger_client::{Home, HomeError};
 use serde::Serialize;
-use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
@@ -38,60 +34,18 @@ pub trait Handler: 'static {
     fn handle(&self, request: Request, replies: mpsc::Sender<Reply>) -> impl Future<Output = ()>;
 }
 
-/// Why there is no control socket.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ControlError {
-    /// The home directory can't be used.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// Somebody answers there.
-    #[error("{} is in use: another supervisor runs in this home", path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// It could not be made.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-}
-
-/// A bound control socket; its file is removed with it.
+/// The control socket.
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
 }
 
 impl Control {
-    /// Makes the socket, in the place of one that nobody answers on. Needs a tokio runtime.
-    pub fn bind(home: &Home) -> Result<Self, ControlError> {
-        home.create()?;
-        let path = home.path().join(SOCKET_NAME);
-        let failed = |error| ControlError::Io {
-            path: path.clone(),
-            error,
-        };
-        match std::os::unix::net::UnixStream::connect(&path) {
-            Ok(_) => return Err(ControlError::InUse { path }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => fs::remove_file(&path).map_err(failed)?,
-        }
-        let listener = UnixListener::bind(&path).map_err(failed)?;
-        // Until here the directory kept others out, and from here on the peer's user is checked too.
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
-        let inode = inode(&path).map_err(failed)?;
+    /// Of a socket in the home directory, which only its owner can use. Needs a tokio runtime.
+    pub fn new(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
         Ok(Self {
-            listener,
-            path,
-            inode,
+            listener: UnixListener::from_std(listener)?,
         })
     }
 
@@ -119,14 +73,6 @@ impl Control {
         let _ = closing.send(true);
         let all = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(STOP_PATIENCE, all).await;
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
-            let _ = fs::remove_file(&self.path);
-        }
     }
 }
 
@@ -314,10 +260,6 @@ fn our_hello(refused: Option<String>) -> Hello {
         pid: rustix::process::getpid().as_raw_pid(),
         refused,
     }
-}
-
-fn inode(path: &Path) -> io::Result<u64> {
-    fs::symlink_metadata(path).map(|found| found.ino())
 }
 
 struct AbortOnDrop(AbortHandle);

@@ -276,3 +276,30 @@ fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(set: &[(&str, &str)], is_terminal: bool) -> bool {
+        let variable = |name: &str| {
+            let found = set.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        wants_colour(variable, is_terminal)
+    }
+
+    #[test]
+    fn colours_are_for_terminals_unless_somebody_says_otherwise() {
+        assert!(wants(&[("TERM", "xterm")], true));
+        assert!(!wants(&[], false));
+        assert!(!wants(&[("TERM", "dumb")], true));
+        assert!(!wants(&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], true));
+        assert!(
+            wants(&[("NO_COLOR", "")], true),
+            "an empty one says nothing"
+        );
+        assert!(wants(&[("CLICOLOR_FORCE", "1")], false));
+        assert!(!wants(&[("CLICOLOR_FORCE", "0")], false));
+    }
+}

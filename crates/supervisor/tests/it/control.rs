@@ -4,11 +4,10 @@
 use crate::watchdog;
 use ganger_client::Home;
 use ganger_supervisor::control::client::{Client, ClientError};
-use ganger_supervisor::control::server::{Control, ControlError, Handler};
-use ganger_supervisor::control::{
-    Hello, Reply, Request, CONNECTIONS_MAX, PROTOCOL, REQUEST_MAX, SOCKET_NAME,
-};
+use ganger_supervisor::control::server::{Control, Handler};
+use ganger_supervisor::control::{Hello, Reply, Request, CONNECTIONS_MAX, PROTOCOL, REQUEST_MAX};
 use ganger_supervisor::events::{Events, Happening};
+use ganger_supervisor::home::{TakenHome, CONTROL_NAME};
 use ganger_supervisor::report::{LogLine, Status};
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -37,7 +36,7 @@ impl Temp {
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.join(SOCKET_NAME)
+        self.0.join(CONTROL_NAME)
     }
 }
 
@@ -134,7 +133,9 @@ fn with_server<T: Send + 'static>(
     });
     let handler = Rc::clone(&fake);
     let local = LocalSet::new();
-    let control = runtime.block_on(async { Control::bind(&temp.home()).unwrap() });
+    let mut taken = TakenHome::take(temp.home()).unwrap();
+    let listener = taken.bind(CONTROL_NAME).unwrap();
+    let control = runtime.block_on(async { Control::new(listener).unwrap() });
     let (done, is_done) = oneshot::channel::<()>();
     let clients = std::thread::spawn(move || {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(clients));
@@ -204,7 +205,6 @@ fn questions_are_answered_one_after_another_on_one_connection() {
         let text = silent.unwrap_err().to_string();
         assert!(text.contains("without an answer"), "{text}");
     });
-    assert!(!temp.socket().exists(), "the socket's file goes with it");
 }
 
 #[test]
@@ -220,24 +220,6 @@ fn without_a_supervisor_the_error_says_where_it_would_be() {
     let error = Client::connect(&temp.home()).err().unwrap();
     assert!(matches!(error, ClientError::NotRunning { .. }));
     assert!(error.to_string().contains(temp.0.to_str().unwrap()));
-}
-
-#[test]
-fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
-    let _watchdog = watchdog();
-    let temp = Temp::new();
-    temp.home().create().unwrap();
-    drop(std::os::unix::net::UnixListener::bind(temp.socket()).unwrap());
-    let home = temp.home();
-    let ((), _) = with_server(&temp, move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let second = runtime.block_on(async { Control::bind(&home).err().unwrap() });
-        assert!(matches!(second, ControlError::InUse { .. }), "{second}");
-        assert!(is_served(&home));
-    });
 }
 
 #[test]
