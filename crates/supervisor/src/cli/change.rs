@@ -169,12 +169,15 @@ impl AppArg {
 /// Asks for it and shows how it goes. It is carried through even if nobody reads that.
 fn carry_out(client: &mut Client, request: &Request) -> Result<(), Failure> {
     let mut out = Out::new();
+    let mut last = String::new();
     let text = client.ask(request, |reply| {
         if let Reply::Progress(event) = reply {
             let _ = show(&event, &mut out);
+            last = event.text;
         }
     })?;
-    if !text.is_empty() {
+    // Often the last step says it already.
+    if !text.is_empty() && text != last {
         out.line(text)?;
     }
     Ok(out.flush()?)
