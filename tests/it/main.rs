@@ -35,6 +35,8 @@ mod expiry;
 mod leases;
 /// One beyond each limit, and full regions.
 mod limits;
+/// An open-loop load generator that judges every answer.
+mod load;
 /// Sparse regions, and machines without memory.
 mod memory;
 /// A reader in another language, written from the document alone.
@@ -45,6 +47,8 @@ mod sessions;
 mod snapshots;
 /// A writer killed, or stopped, after every single instruction.
 mod step;
+/// The supervisor runs real programs, under a load of which every answer is judged.
+mod supervisor;
 /// The mechanical rules that sources keep.
 mod tidy;
 /// Single-stepping of child processes.

@@ -1,0 +1,92 @@
+//! From a start to the first answer, and from a kill to the replacement's first answer.
+
+use crate::report::{Limit, Report, Spread};
+use crate::sides::{Kind, Side};
+use crate::{system, Effort};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+pub(crate) fn run(report: &mut Report, effort: &Effort) {
+    let kinds: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| kind.lacks().is_none() && *kind != Kind::GangerShared)
+        .collect();
+    let own = if effort.wants("start") || effort.wants("kill") {
+        starts(report, effort, &kinds)
+    } else {
+        return;
+    };
+    if effort.wants("kill") {
+        kills(report, effort, &kinds, &own);
+    }
+}
+
+/// Tells the program's own starts.
+fn starts(report: &mut Report, effort: &Effort, kinds: &[Kind]) -> Vec<f64> {
+    let mut all = vec![Vec::new(); kinds.len()];
+    for _ in 0..effort.starts {
+        for (kind, times) in kinds.iter().zip(&mut all) {
+            let (_side, took) = Side::start(*kind, 1, 0);
+            times.push(ms(took));
+        }
+    }
+    for (kind, times) in kinds.iter().zip(&all) {
+        report.figure("start to first answer", kind.name(), "ms", times);
+    }
+    let find = |kind| kinds.iter().position(|one| *one == kind).unwrap();
+    let (ganger, own) = (&all[find(Kind::Ganger)], all[find(Kind::Single)].clone());
+    report.target(
+        "start to first answer: ganger above the program's own",
+        "ms",
+        difference(ganger, &own),
+        Limit::AtMost(30.0),
+    );
+    own
+}
+
+fn kills(report: &mut Report, effort: &Effort, kinds: &[Kind], own: &[f64]) {
+    let managed: Vec<Kind> = kinds
+        .iter()
+        .copied()
+        .filter(|kind| *kind != Kind::Single)
+        .collect();
+    let sides: Vec<Side> = managed
+        .iter()
+        .map(|kind| Side::start(*kind, 1, 0).0)
+        .collect();
+    let mut all = vec![Vec::new(); sides.len()];
+    for _ in 0..effort.starts {
+        for (side, times) in sides.iter().zip(&mut all) {
+            let victim = side.wait_answer(|_| true);
+            // Restarts of a worker that lives only for an instant are held back by some.
+            std::thread::sleep(Duration::from_millis(1100));
+            let killed = Instant::now();
+            system::kill(victim, Signal::KILL);
+            side.wait_answer(|pid| pid != victim);
+            times.push(ms(killed.elapsed()));
+        }
+    }
+    for (side, times) in sides.iter().zip(&all) {
+        report.figure(
+            "kill to replacement's answer",
+            side.kind.name(),
+            "ms",
+            times,
+        );
+    }
+    report.target(
+        "kill to replacement's answer: ganger above the program's own start",
+        "ms",
+        difference(&all[0], own),
+        Limit::AtMost(20.0),
+    );
+}
+
+fn difference(ours: &[f64], own: &[f64]) -> Spread {
+    let above: Vec<f64> = ours.iter().zip(own).map(|(ours, own)| ours - own).collect();
+    Spread::of(&above)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

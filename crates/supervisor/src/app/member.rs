@@ -1,0 +1,77 @@
+//! One worker of an app: its machine, its process while it has one, and what is known of it.
+
+use super::process::Process;
+use crate::config::{AppConfig, Command};
+use crate::listen::Slot;
+use crate::ready::Gate;
+use crate::report::Exit;
+use crate::worker::Worker;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Names a worker of an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// Its number, from 0.
+    pub(crate) index: u16,
+    /// The generation it is of.
+    pub(crate) generation: u64,
+}
+
+/// A worker of an app.
+pub(crate) struct Member {
+    /// Where it is in its life.
+    pub(crate) machine: Worker,
+    /// Where its connections wait.
+    pub(crate) slot: Slot,
+    /// What it runs: of its generation, whatever the app runs by now.
+    pub(crate) command: Arc<Command>,
+    /// Whether it is ready.
+    pub(crate) gate: Gate,
+    /// Where it must listen to be ready.
+    pub(crate) required: BTreeSet<String>,
+    /// Where it was seen to listen, by any of its processes.
+    pub(crate) addresses: BTreeSet<String>,
+    /// Its process.
+    pub(crate) process: Option<Process>,
+    /// The number of its present or last process.
+    pub(crate) last_pid: Option<i32>,
+    /// What it is meant to get of new connections, relative to others.
+    pub(crate) share: u32,
+    /// How its last process ended.
+    pub(crate) last_exit: Option<Exit>,
+}
+
+impl Member {
+    /// A worker that was not started yet.
+    pub(crate) fn new(config: &AppConfig, plan: Plan, now_ms: u64) -> Self {
+        let (stop, restart) = (config.stop.clone(), config.restart.clone());
+        let gate = Gate::new(config.ready.clone(), BTreeSet::new(), false, now_ms);
+        Self {
+            machine: Worker::new(stop, restart, plan.is_on_trial, now_ms),
+            slot: plan.slot,
+            command: plan.command,
+            gate,
+            required: plan.required,
+            addresses: BTreeSet::new(),
+            process: None,
+            last_pid: None,
+            share: plan.share,
+            last_exit: None,
+        }
+    }
+}
+
+/// What a worker is to be.
+pub(crate) struct Plan {
+    /// Where its connections wait.
+    pub(crate) slot: Slot,
+    /// What it runs.
+    pub(crate) command: Arc<Command>,
+    /// Where it must listen.
+    pub(crate) required: BTreeSet<String>,
+    /// Whether its first crash is its last.
+    pub(crate) is_on_trial: bool,
+    /// What it gets of new connections.
+    pub(crate) share: u32,
+}

@@ -1,0 +1,224 @@
+//! When a dead worker is started again, and when no more. No clock and no randomness of its own.
+//!
+//! Crashes are counted in a window of *running* time: what a worker spends waiting for its next
+//! start does not age its crashes. So a program that dies at once, again and again, is given up
+//! even though its starts lie ever further apart, and one that crashes once a day never is. The
+//! number of crashes in the window is also what the wait grows with, so a worker that ran well for
+//! a whole window begins again with the shortest.
+
+use crate::config::Restart;
+use std::collections::VecDeque;
+
+/// The first step of a wait that grows from nothing.
+const STEP_MS: u64 = 100;
+/// Crashes that are remembered where none of them is the last.
+const REMEMBERED: usize = 64;
+
+/// What follows a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It is started again after so many milliseconds.
+    RestartIn(u64),
+    /// It crashed too often: it is left alone.
+    GiveUp,
+}
+
+/// The crashes of one worker.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    restart: Restart,
+    /// The running time at which each crash of the window happened, oldest first.
+    crashes: VecDeque<u64>,
+    run_ms: u64,
+    refusals: u32,
+}
+
+impl Policy {
+    /// No crash so far.
+    pub fn new(restart: Restart) -> Self {
+        Self {
+            restart,
+            crashes: VecDeque::new(),
+            run_ms: 0,
+            refusals: 0,
+        }
+    }
+
+    /// A process that had run for `ran_ms` is dead. `random` is any number: the wait's jitter.
+    pub fn crashed(&mut self, ran_ms: u64, random: u64) -> Decision {
+        self.refusals = 0;
+        self.run_ms = self.run_ms.saturating_add(ran_ms);
+        let oldest = self.run_ms.saturating_sub(self.restart.window_ms);
+        while self.crashes.front().is_some_and(|at| *at < oldest) {
+            self.crashes.pop_front();
+        }
+        let max = usize::try_from(self.restart.crashes_max).unwrap_or(usize::MAX);
+        if self.crashes.len() >= max.clamp(REMEMBERED, 1 << 16) {
+            self.crashes.pop_front();
+        }
+        self.crashes.push_back(self.run_ms);
+        if max > 0 && self.crashes.len() >= max {
+            return Decision::GiveUp;
+        }
+        let nth = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
+        Decision::RestartIn(self.wait(nth, random))
+    }
+
+    /// The system had no process to give (too many, no memory): that is not the worker's fault, so
+    /// it never gives up. The wait in milliseconds.
+    pub fn refused(&mut self, random: u64) -> u64 {
+        self.refusals = self.refusals.saturating_add(1);
+        self.wait(self.refusals.saturating_add(1), random)
+    }
+
+    /// A process could be started.
+    pub fn started(&mut self) {
+        self.refusals = 0;
+    }
+
+    /// Crashes in the window.
+    pub fn crashes(&self) -> usize {
+        self.crashes.len()
+    }
+
+    /// The wait after the `nth` crash: the first is as configured, then twice as long each time;
+    /// up to a fifth less, so that workers that died together do not start together.
+    fn wait(&self, nth: u32, random: u64) -> u64 {
+        let Restart {
+            delay_ms,
+            delay_max_ms,
+            ..
+        } = self.restart;
+        let wait = match nth {
+            0 | 1 => delay_ms,
+            nth => {
+                let doublings = (nth - 2).min(32);
+                let step = delay_ms.saturating_mul(2).max(STEP_MS);
+                step.saturating_mul(1 << doublings)
+            }
+        };
+        let wait = wait.min(delay_max_ms);
+        wait - random % (wait / 5 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policy(crashes_max: u32) -> Policy {
+        Policy::new(Restart {
+            delay_ms: 0,
+            delay_max_ms: 15_000,
+            crashes_max,
+            window_ms: 60_000,
+            expected_codes: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn the_wait_begins_as_configured_doubles_and_is_capped() {
+        let mut policy = policy(0);
+        let waits: Vec<u64> = (0..12)
+            .map(|_| match policy.crashed(10, 0) {
+                Decision::RestartIn(wait) => wait,
+                Decision::GiveUp => unreachable!("it may crash for ever"),
+            })
+            .collect();
+        let wanted = [
+            0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000, 15_000,
+        ];
+        assert_eq!(waits, wanted);
+    }
+
+    #[test]
+    fn a_configured_delay_is_the_first_wait() {
+        let mut policy = Policy::new(Restart {
+            delay_ms: 500,
+            ..Restart::default()
+        });
+        assert_eq!(policy.crashed(0, 0), Decision::RestartIn(500));
+        assert_eq!(policy.crashed(0, 0), Decision::RestartIn(1000));
+        assert_eq!(policy.crashed(0, 0), Decision::RestartIn(2000));
+    }
+
+    #[test]
+    fn crashes_that_come_slowly_because_of_the_waits_are_counted_all_the_same() {
+        // With the longest wait between them, fifteen starts take minutes of time but only
+        // seconds of running.
+        let mut policy = policy(15);
+        for _ in 0..14 {
+            assert!(matches!(policy.crashed(3_000, 0), Decision::RestartIn(_)));
+        }
+        assert_eq!(policy.crashed(3_000, 0), Decision::GiveUp);
+    }
+
+    #[test]
+    fn exactly_as_many_crashes_as_allowed_stop_it_and_one_less_does_not() {
+        let mut policy = policy(3);
+        assert!(matches!(policy.crashed(1, 0), Decision::RestartIn(_)));
+        assert!(matches!(policy.crashed(1, 0), Decision::RestartIn(_)));
+        assert_eq!(policy.crashed(1, 0), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_window_without_a_crash_forgives_all() {
+        let mut policy = policy(3);
+        policy.crashed(1, 0);
+        policy.crashed(1, 0);
+        assert_eq!(policy.crashed(60_001, 0), Decision::RestartIn(0));
+        assert_eq!(policy.crashes(), 1);
+    }
+
+    #[test]
+    fn a_crash_a_day_never_stops_it() {
+        let mut policy = policy(2);
+        for _ in 0..1000 {
+            assert_eq!(policy.crashed(86_400_000, 7), Decision::RestartIn(0));
+        }
+    }
+
+    #[test]
+    fn refusals_of_the_system_wait_longer_each_time_and_never_end_it() {
+        let mut policy = policy(2);
+        let waits: Vec<u64> = (0..40).map(|_| policy.refused(0)).collect();
+        assert_eq!(waits[..3], [100, 200, 400]);
+        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!(waits[39], 15_000);
+        policy.started();
+        assert_eq!(policy.refused(0), 100);
+    }
+
+    proptest! {
+        #[test]
+        fn waits_grow_within_a_window_and_never_exceed_the_cap(
+            delay_ms in 0..20_000_u64,
+            delay_max_ms in 0..20_000_u64,
+            random in any::<[u64; 20]>(),
+        ) {
+            let restart = Restart { delay_ms, delay_max_ms, crashes_max: 0, ..Restart::default() };
+            let mut policy = Policy::new(restart);
+            let mut last = 0;
+            for random in random {
+                let Decision::RestartIn(wait) = policy.crashed(0, random) else {
+                    return Err(TestCaseError::fail("gave up"));
+                };
+                prop_assert!(wait <= delay_max_ms);
+                // Jitter takes a fifth, doubling gives all of it: a wait is shorter than the one
+                // before it only at the cap.
+                prop_assert!(wait >= last || wait >= delay_max_ms - delay_max_ms / 5 - 1);
+                last = wait;
+            }
+        }
+
+        #[test]
+        fn the_memory_of_a_policy_is_bounded(crashes in 1..5_000_usize, max in 0..20_000_u32) {
+            let mut policy = policy(max);
+            for _ in 0..crashes {
+                policy.crashed(0, 0);
+            }
+            prop_assert!(policy.crashes() <= (max as usize).max(REMEMBERED));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A control group of a worker's own, where this process may make one: then nothing of the worker
+//! can hide from its end, however often it forks.
+
+use crate::cpus::own_group;
+use rustix::fs::{Mode, OFlags};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// A control group (v2). Removed when it is dropped, if it is empty then.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    procs: OwnedFd,
+}
+
+impl Cgroup {
+    /// Makes the group `name` beneath that of this process.
+    ///
+    /// # Errors
+    ///
+    /// The system's; mostly that it isn't permitted, or that there is no cgroup v2. A group of
+    /// that name may be there from before.
+    pub fn new(name: &str) -> io::Result<Self> {
+        let path = own_group().ok_or(io::ErrorKind::Unsupported)?.join(name);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // Without this file (Linux 5.14) the group would be of no use.
+        if !path.join("cgroup.kill").exists() {
+            let _ = fs::remove_dir(&path);
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let procs = rustix::fs::open(
+            path.join("cgroup.procs"),
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self { path, procs })
+    }
+
+    /// Kills all that is in it.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn kill(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.kill"), "1")
+    }
+
+    /// Whether a process is in it.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.procs")).is_ok_and(|text| !text.is_empty())
+    }
+
+    pub(super) const fn procs(&self) -> &OwnedFd {
+        &self.procs
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
