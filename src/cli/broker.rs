@@ -106,6 +106,7 @@ fn serve(arguments: &Arguments) -> Result<(), BrokerError> {
             "ganger broker ready: {}, region of {size} MiB {origin}",
             home.socket().display()
         );
+        ganger_supervisor::broker::begin();
         server::run(listener, Arc::clone(&broker), stop, || home.unbind()).await
     })?;
     // What runs on other threads is bounded by itself, and nobody waits for it any more.
