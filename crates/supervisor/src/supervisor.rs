@@ -360,7 +360,11 @@ async fn show_events(events: Events, foreground: Foreground) {
         let event = follow.recv().await;
         let is_detail = matches!(
             event.kind.as_str(),
-            "worker-start" | "worker-draining" | "worker-stopping" | "worker-stopped"
+            "worker-start"
+                | "worker-draining"
+                | "worker-stopping"
+                | "worker-stopped"
+                | "reload-ready"
         );
         if is_detail {
             continue;

@@ -31,7 +31,7 @@ pub(crate) struct AppArgs {
     name: Option<String>,
     /// Open this address before the first worker starts: 127.0.0.1:3000, :80, unix:/run/app.sock. May
     /// be repeated. Needed only for programs that take listeners by LISTEN_FDS
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Vec<String>,
     /// Who gets a new connection: `reuseport`, a queue for each worker, evenly filled; or `shared`, one
     /// queue, of which the first idle worker takes
@@ -295,6 +295,14 @@ fn name(text: &str) -> Result<String, String> {
     ))
 }
 
+/// Only checked here: what it is called is what people see.
+fn address(text: &str) -> Result<String, String> {
+    let address = text.parse::<crate::listen::Address>();
+    address
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !text.contains('\0') => {
@@ -406,6 +414,8 @@ mod tests {
             "--env NAME sh",
             "--ready-http up sh",
             "--liveness udp sh",
+            "--listen 127.0.0.1 sh",
+            "--listen :99999 sh",
             "--width 0 sh",
             "--grace 1w sh",
             "--done-codes 256 sh",

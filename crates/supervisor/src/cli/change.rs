@@ -169,24 +169,29 @@ impl AppArg {
 /// Asks for it and shows how it goes. It is carried through even if nobody reads that.
 fn carry_out(client: &mut Client, request: &Request) -> Result<(), Failure> {
     let mut out = Out::new();
+    // As wide as a worker's name is likely to be, so that the lines stay aligned.
+    let (mut last, mut width) = (String::new(), request.app().map_or(0, str::len) + 2);
     let text = client.ask(request, |reply| {
         if let Reply::Progress(event) = reply {
-            let _ = show(&event, &mut out);
+            width = width.max(who(&event).len());
+            let _ = show(&event, width, &mut out);
+            last = event.text;
         }
     })?;
-    if !text.is_empty() {
+    // Often the last step says it already.
+    if !text.is_empty() && text != last {
         out.line(text)?;
     }
     Ok(out.flush()?)
 }
 
-fn show(event: &Event, out: &mut Out) -> io::Result<()> {
+fn show(event: &Event, width: usize, out: &mut Out) -> io::Result<()> {
     let text = out.paint(tone(&event.kind), &event.text);
-    let who = out.paint(Tone::Dim, format!("{:<10}", who(event)));
+    let who = out.paint(Tone::Dim, format!("{:width$}", who(event)));
     let pid = event
         .pid
         .map_or(String::new(), |pid| format!(" (pid {pid})"));
-    out.line(format!("{who} {text}{}", out.paint(Tone::Dim, pid)))?;
+    out.line(format!("{who}  {text}{}", out.paint(Tone::Dim, pid)))?;
     out.flush()
 }
 

@@ -52,16 +52,16 @@ fn show(app: &AppStatus, out: &mut Out, now_ms: u64) -> io::Result<()> {
         ("command", quoted(&app.command)),
         ("directory", app.cwd.clone()),
         ("addresses", app.addresses.join("  ")),
+        ("generation", app.generation.to_string()),
         ("balance", app.balance.clone()),
         ("delivery", app.deliver.clone()),
-        ("generation", app.generation.to_string()),
     ];
-    for (name, fact) in facts.iter().filter(|(_, fact)| !fact.is_empty()) {
-        let name = out.paint(Tone::Dim, format!("{name:<12}"));
-        out.line(format!("{name}{fact}"))?;
-    }
-    for note in &app.deliver_notes {
-        out.line(out.paint(Tone::Dim, format!("            {note}")))?;
+    let notes = app.deliver_notes.iter().map(|note| ("", note.clone()));
+    for (name, fact) in facts.into_iter().chain(notes) {
+        if !fact.is_empty() {
+            let name = out.paint(Tone::Dim, format!("{name:<12}"));
+            out.line(format!("{name}{fact}"))?;
+        }
     }
     out.line("")?;
     let table = show::workers(app, now_ms);

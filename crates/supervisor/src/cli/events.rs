@@ -32,7 +32,7 @@ pub(crate) fn run(args: &EventsArgs) -> Result<(), Failure> {
         follow: args.follow,
     };
     let mut out = Out::new();
-    let mut last_number = None;
+    let (mut last_number, mut width) = (None, "broker".len());
     let mut written = Ok(());
     ask::connect(&args.home)?.ask_while(&request, |reply| {
         if let Reply::Event(event) = reply {
@@ -42,7 +42,8 @@ pub(crate) fn run(args: &EventsArgs) -> Result<(), Failure> {
                 lines.push(out.paint(Tone::Dim, format!("[... {missing} events missing]")));
             }
             if !args.json {
-                lines.push(line(&event, &out));
+                width = width.max(who(&event).len());
+                lines.push(line(&event, width, &out));
             }
             written = lines
                 .iter()
@@ -69,7 +70,7 @@ fn missing(last: &mut Option<u64>, number: u64) -> u64 {
 }
 
 /// `13:05:59.123  web.0     worker-ready  ready after 41 ms`.
-fn line(event: &Event, out: &Out) -> String {
+fn line(event: &Event, width: usize, out: &Out) -> String {
     let time = out.paint(Tone::Dim, time_of_day(event.at_ms));
     let kind = format!("{:<15}", event.kind);
     let kind = out.paint(tone(&event.kind), kind);
@@ -77,7 +78,7 @@ fn line(event: &Event, out: &Out) -> String {
         .pid
         .map_or(String::new(), |pid| format!(" (pid {pid})"));
     let pid = out.paint(Tone::Dim, pid);
-    format!("{time}  {:<10}  {kind}  {}{pid}", who(event), event.text)
+    format!("{time}  {:width$}  {kind}  {}{pid}", who(event), event.text)
 }
 
 /// `web.0`, `web`, `broker`, `ganger`.

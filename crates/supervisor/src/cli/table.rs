@@ -91,10 +91,7 @@ impl Table {
     /// without a word in it is left out.
     pub(crate) fn lines(&self, indent: usize, width: Option<usize>, colour: bool) -> Vec<String> {
         let mut shown: Vec<usize> = (0..self.columns.len())
-            .filter(|at| {
-                let is_used = self.rows.iter().any(|row| !row[*at].text.is_empty());
-                is_used || self.columns[*at].spare == 0
-            })
+            .filter(|at| self.rows.iter().any(|row| !row[*at].text.is_empty()))
             .collect();
         let widths: Vec<usize> = (0..self.columns.len()).map(|at| self.width(at)).collect();
         let total = |shown: &[usize]| -> usize {

@@ -142,6 +142,22 @@ impl Request {
         matches!(self, Status | Describe { .. } | Logs { .. } | Events { .. })
     }
 
+    /// The app that it is about, if it is about one.
+    pub fn app(&self) -> Option<&str> {
+        match self {
+            Self::Describe { app }
+            | Self::Reload { app, .. }
+            | Self::Rollback { app }
+            | Self::Restart { app }
+            | Self::Stop { app }
+            | Self::Scale { app, .. }
+            | Self::Signal { app, .. } => Some(app),
+            Self::Start(config) => Some(&config.name),
+            Self::Logs { app, .. } => app.as_deref(),
+            Self::Status | Self::Shutdown | Self::Events { .. } => None,
+        }
+    }
+
     /// Whether it never ends by itself.
     pub fn is_follow(&self) -> bool {
         matches!(
