@@ -171,6 +171,7 @@ fn serve(arguments: &Arguments) -> Result<(), BrokerError> {
             "ganger broker ready: {}, region of {size} MiB {origin}",
             home.socket().display()
         );
+        ganger_supervisor::broker::begin();
         server::run(listener, Arc::clone(&broker), stop, || home.unbind()).await
     })?;
     let with_snapshot = arguments.snapshots.snapshot_every.is_some();

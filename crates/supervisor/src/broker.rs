@@ -46,6 +46,13 @@ enum Wish {
     Hasten,
 }
 
+/// To be called by the broker's process itself when it is about to serve: from then on `ps` shows
+/// what it is, and what only its start needed is let go.
+pub fn begin() {
+    let _ = rustix::thread::set_name(c"ganger-broker");
+    crate::memory::forget_start();
+}
+
 impl Broker {
     /// Starts it, and keeps it alive until [`Broker::stop`].
     pub(crate) fn start(world: &Arc<World>, listener: UnixListener, program: PathBuf) -> Self {

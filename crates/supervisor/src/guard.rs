@@ -9,15 +9,16 @@
 //! Workers also have a parent-death signal, which is faster; the guard is for what they started in
 //! turn. A guard that is itself killed is missed by nobody but those.
 
-use crate::leftovers::{kill_until_gone, Whose};
+use crate::leftovers::{kill_until_gone, stat, Stat, Whose};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{pipe_with, PipeFlags};
-use rustix::process::{getpgid, setsid, waitpid, Pid, WaitOptions};
+use rustix::process::{setsid, waitpid, Pid, WaitOptions};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 /// How long the guard goes on killing.
@@ -41,7 +42,9 @@ impl Guard {
     ///
     /// Fails if the process has more than one thread: a lock that another holds at the fork would
     /// never be free in the guard.
-    pub fn start(supervisor: &str) -> io::Result<Self> {
+    ///
+    /// `clear` is called by the guard when it has ended what a killed supervisor left.
+    pub fn start(supervisor: &str, clear: impl FnOnce()) -> io::Result<Self> {
         if fs::read_dir("/proc/self/task")?.count() != 1 {
             return Err(io::Error::other(
                 "the guard must be forked by a process of one thread",
@@ -54,7 +57,12 @@ impl Guard {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 drop(writer);
-                keep_guard(&reader, supervisor)
+                // The frames above are copies of the supervisor's: nothing may unwind into them.
+                let guarding = AssertUnwindSafe(|| keep_guard(&reader, supervisor, clear));
+                let _ = std::panic::catch_unwind(guarding);
+                // SAFETY: `_exit` has no obligations; unlike `exit` it runs no handlers of the
+                // supervisor, whose copy this process is.
+                unsafe { libc::_exit(0) }
             }
             child => {
                 // A full pipe must not stop the supervisor.
@@ -96,7 +104,7 @@ impl Guard {
 }
 
 /// The guard's whole life.
-fn keep_guard(pipe: &OwnedFd, supervisor: &str) -> ! {
+fn keep_guard(pipe: &OwnedFd, supervisor: &str, clear: impl FnOnce()) {
     // Ctrl-C at the terminal is meant for the supervisor.
     let _ = setsid();
     let _ = rustix::thread::set_name(c"ganger-guard");
@@ -104,18 +112,23 @@ fn keep_guard(pipe: &OwnedFd, supervisor: &str) -> ! {
     if let Some(groups) = listen(pipe) {
         let whose = Whose::Supervisor(supervisor);
         let killed = kill_until_gone(
-            |pid| whose.has(pid) || getpgid(Some(pid)).is_ok_and(|group| groups.contains(&group)),
+            |pid| {
+                let stat = || stat(pid.as_raw_nonzero().get());
+                let is_of_group = |stat: Stat| {
+                    let group = Pid::from_raw(stat.group);
+                    stat.is_alive && group.is_some_and(|group| groups.contains(&group))
+                };
+                whose.has(pid) || stat().is_some_and(is_of_group)
+            },
             PATIENCE,
         );
+        clear();
         if killed > 0 {
             eprintln!(
                 "ganger: the supervisor was killed; {killed} processes that it left were ended"
             );
         }
     }
-    // SAFETY: `_exit` has no obligations; unlike `exit` it runs no handlers of the supervisor, whose
-    // copy this process is.
-    unsafe { libc::_exit(0) }
 }
 
 /// Listens until the supervisor is gone, and returns the groups that it left; `None` if it dismissed

@@ -29,6 +29,7 @@ pub mod control;
 pub mod guard;
 mod handler;
 pub mod home;
+pub mod memory;
 pub mod supervisor;
 // What people type.
 pub mod cli;

@@ -9,7 +9,7 @@
 //! blocks. A panic anywhere ends the process, so that there is no half of a supervisor; the guard
 //! ends what it leaves.
 
-use crate::app::{children, AppError, Progress, World};
+use crate::app::{children, AppError, Progress, World, CGROUP_PREFIX};
 use crate::broker::Broker;
 use crate::config::AppConfig;
 use crate::control::server::Control;
@@ -17,9 +17,12 @@ use crate::events::{Events, Happening};
 use crate::guard::Guard;
 use crate::handler::{reload_all, Core};
 use crate::home::{TakeError, TakenHome, CONTROL_NAME};
+use crate::leftovers::is_alive;
 use crate::logs::{Foreground, Logs, Options as LogOptions};
+use crate::memory;
 use crate::notify;
 use crate::report::LogLine;
+use crate::spawn::sweep_cgroups;
 use ganger_client::{Config as RegionConfig, Home, Kv, KvError, WhenFull, SOCKET_NAME};
 use rustix::process::{waitid, Pid, WaitId, WaitIdOptions};
 use std::io;
@@ -34,6 +37,12 @@ use tokio::task::LocalSet;
 
 /// How long what is still to be shown has for it at the end.
 const LAST_LINES: Duration = Duration::from_millis(500);
+/// How often, at most, and how fast it is tried to remove control groups whose processes just died.
+const SWEEPS_MAX: usize = 100;
+const SWEEP_PAUSE: Duration = Duration::from_millis(2);
+/// How often, and how far apart, a home is tried to be taken.
+const TAKE_TRIES: u32 = 10;
+const TAKE_PAUSE: Duration = Duration::from_millis(20);
 /// The exit code of a panic, as Rust has it.
 const PANIC_CODE: i32 = 101;
 
@@ -100,11 +109,22 @@ pub fn main(options: Options) -> ExitCode {
 fn start(mut options: Options) -> Result<ExitCode, SupervisorError> {
     let path = std::path::absolute(options.home.path())?;
     options.home = Home::at(path);
-    let mut taken = TakenHome::take(options.home.clone())?;
+    let mut taken = take(&options.home)?;
     taken.say(&[&options.app.name]);
     notify::remove_stale(options.home.path());
     let mark = mark();
-    let guard = Guard::start(&mark)?;
+    let (home, prefix) = (options.home.clone(), format!("{CGROUP_PREFIX}{mark}."));
+    let guard = Guard::start(&mark, move || clear_after_kill(&home, &prefix))?;
+    let pid_of_dead = |name: &str| {
+        let pid = name
+            .strip_prefix(CGROUP_PREFIX)?
+            .split('-')
+            .next()?
+            .parse()
+            .ok()?;
+        Pid::from_raw(pid).filter(|pid| !is_alive(*pid))
+    };
+    sweep_cgroups(|name| pid_of_dead(name).is_some());
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(io::Error::from)?;
     std::panic::set_hook(Box::new(|panic| {
@@ -118,6 +138,20 @@ fn start(mut options: Options) -> Result<ExitCode, SupervisorError> {
     let code = LocalSet::new().block_on(&runtime, run(options, &mut taken, mark, guard));
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
+}
+
+/// Takes the home. The guard of one that was killed has it for a moment, to clear up.
+fn take(home: &Home) -> Result<TakenHome, TakeError> {
+    let mut tries = 1;
+    loop {
+        match TakenHome::take(home.clone()) {
+            Err(TakeError::Running { .. }) if tries < TAKE_TRIES => {
+                tries += 1;
+                std::thread::sleep(TAKE_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 async fn run(
@@ -178,6 +212,24 @@ async fn run(
     }
 }
 
+/// What a killed supervisor left in its home and among the control groups goes too, unless the home
+/// is another's by now.
+fn clear_after_kill(home: &Home, prefix: &str) {
+    if let Ok(mut taken) = TakenHome::take(home.clone()) {
+        notify::remove_stale(home.path());
+        for name in [SOCKET_NAME, CONTROL_NAME] {
+            // Binding clears the dead one away, dropping the home the new one.
+            drop(taken.bind(name));
+        }
+    }
+    for _ in 0..SWEEPS_MAX {
+        if sweep_cgroups(|name| name.starts_with(prefix)) == 0 {
+            break;
+        }
+        std::thread::sleep(SWEEP_PAUSE);
+    }
+}
+
 /// Until all apps have ended, or somebody wants an end.
 async fn supervise(core: &Rc<Core>, signals: &mut Signals) {
     let mut wants_shutdown = core.wants_shutdown.subscribe();
@@ -235,6 +287,13 @@ async fn end(core: &Rc<Core>, signals: &mut Signals) {
         }
     }
     reap(core);
+    let prefix = format!("{CGROUP_PREFIX}{}.", core.world.mark);
+    for _ in 0..SWEEPS_MAX {
+        if sweep_cgroups(|name| name.starts_with(&prefix)) == 0 {
+            break;
+        }
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
 }
 
 /// Why it was no success, if it was none.
@@ -257,6 +316,7 @@ fn tell_when_ready(core: &Rc<Core>) {
         if apps.iter().all(|app| app.is_ready()) {
             let _ = notify::tell_parent("READY=1");
         }
+        memory::forget_start();
     });
 }
 

@@ -1,6 +1,7 @@
 //! What a worker leaves behind: members of its process group, and processes that ran from it and
 //! were adopted by this one.
 
+use crate::leftovers::stat;
 use rustix::process::Pid;
 use std::fs;
 
@@ -39,47 +40,37 @@ pub(crate) fn children() -> Box<dyn Iterator<Item = i32>> {
     }
 }
 
-struct Stat {
-    is_alive: bool,
-    parent: i32,
-    group: i32,
-}
-
-fn stat(pid: i32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, so the fields are counted from its end.
-    let (_, fields) = text.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    Some(Stat {
-        is_alive: !matches!(fields.next()?, "Z" | "X"),
-        parent: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::{kill_process, Signal};
+    use std::io::{BufRead, BufReader};
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_group_has_others_as_long_as_one_of_them_lives() {
-        // The shell leads a group; the cat that it runs ends with its input.
         let mut leader = Command::new("sh")
-            .args(["-c", "cat & exec cat"])
+            .args(["-c", "sleep 1000 & echo $!"])
             .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let pid = Pid::from_child(&leader);
-        assert!(children().any(|child| child == pid.as_raw_nonzero().get()));
-        drop(leader.stdin.take());
+        let is_child = |pid: Pid| children().any(|child| child == pid.as_raw_nonzero().get());
+        assert!(is_child(pid));
+        let mut other = String::new();
+        let mut stdout = BufReader::new(leader.stdout.take().unwrap());
+        stdout.read_line(&mut other).unwrap();
+        let other = Pid::from_raw(other.trim().parse().unwrap()).unwrap();
+        assert!(group_has_others(pid));
+        kill_process(other, Signal::KILL).unwrap();
         leader.wait().unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while group_has_others(pid) {
-            assert!(std::time::Instant::now() < deadline);
+            assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
     }

@@ -26,6 +26,7 @@ mod strays;
 mod world;
 
 pub(crate) use left::children;
+pub(crate) use process::CGROUP_PREFIX;
 pub(crate) use reload::{Canary, Reload};
 pub(crate) use scale::Target;
 pub(crate) use world::World;

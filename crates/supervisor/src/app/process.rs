@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+/// What the names of workers' control groups begin with; the mark follows.
+pub(crate) const CGROUP_PREFIX: &str = "ganger-";
 /// What Node is to load before the program.
 const NODE_OPTIONS: &str = "NODE_OPTIONS";
 /// Signal 9.
@@ -23,6 +25,8 @@ const SIGKILL: i32 = 9;
 /// How often it is looked whether the rest of a stopped worker's group has ended too.
 const GROUP_LOOK: Duration = Duration::from_millis(20);
 
+/// So often at most for an empty control group to go.
+const GROUP_LOOKS_MAX: usize = 100;
 /// Longest search for what a worker left behind: nothing else happens meanwhile.
 const LEFTOVERS_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -140,7 +144,7 @@ impl Process {
             ));
             env.push(("GANGER_REGION_FD".into(), number.to_string().into()));
         }
-        let cgroup = Cgroup::new(&format!("ganger-{mark}")).ok();
+        let cgroup = Cgroup::new(&format!("{CGROUP_PREFIX}{mark}")).ok();
         let mut spawned = spawn::spawn(SpawnSpec {
             command: launch.command,
             env,
@@ -295,18 +299,17 @@ impl End {
             }
             None => self.kill_adopted(),
         }
-        let ended = spawn::try_reap(&self.pidfd).ok().flatten();
-        let number = self.pid.as_raw_nonzero().get();
+        // The number is free once it is reaped.
         self.world.disown(self.pid);
-        self.world.logs.ended(number);
+        let ended = spawn::try_reap(&self.pidfd).ok().flatten();
+        self.world.logs.ended(self.pid.as_raw_nonzero().get());
         self.teller.tell(What::Ended {
             code: ended.and_then(|ended| ended.code),
             signal: ended.and_then(|ended| ended.signal),
         });
         if let Some(cgroup) = self.cgroup.take() {
-            // It can only be removed once the kernel is done with who was killed.
-            for _ in 0..100 {
-                if !cgroup.is_populated() {
+            for _ in 0..GROUP_LOOKS_MAX {
+                if cgroup.remove() {
                     break;
                 }
                 tokio::time::sleep(GROUP_LOOK).await;

@@ -56,6 +56,12 @@ impl Cgroup {
         fs::read_to_string(self.path.join("cgroup.procs")).is_ok_and(|text| !text.is_empty())
     }
 
+    /// Removes it. False while something is in it: the kernel takes a moment to forget the dead.
+    #[must_use]
+    pub fn remove(&self) -> bool {
+        gone(&self.path)
+    }
+
     pub(super) const fn procs(&self) -> &OwnedFd {
         &self.procs
     }
@@ -64,5 +70,23 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Removes all groups beneath that of this process whose names are wanted and in which nothing is.
+/// How many wanted ones are left.
+pub(crate) fn sweep(is_wanted: impl Fn(&str) -> bool) -> usize {
+    let Some(own) = own_group() else { return 0 };
+    let inner = fs::read_dir(own).into_iter().flatten().flatten();
+    inner
+        .filter(|entry| entry.file_name().to_str().is_some_and(&is_wanted))
+        .filter(|entry| !gone(&entry.path()))
+        .count()
+}
+
+fn gone(path: &std::path::Path) -> bool {
+    match fs::remove_dir(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }

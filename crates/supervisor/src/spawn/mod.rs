@@ -33,6 +33,7 @@ mod leftover;
 mod process;
 mod program;
 
+pub(crate) use cgroup::sweep as sweep_cgroups;
 pub use cgroup::Cgroup;
 pub(crate) use child::fork_binder;
 pub use error::SpawnError;
