@@ -1,9 +1,10 @@
 //! The verbs that change something: `reload`, `restart`, `stop`, `scale`, `signal`, `start`. What
 //! happens is shown worker by worker.
 
-use super::app_args::{environment, AppArgs};
+use super::app_args::AppArgs;
 use super::events::{tone, who};
 use super::out::{Out, Tone};
+use super::place::environment;
 use super::{ask, signals, units, Failure, HomeArg};
 use crate::control::client::Client;
 use crate::control::{Reply, Request, Scale};

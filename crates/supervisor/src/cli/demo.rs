@@ -1,7 +1,7 @@
 //! `ganger demo`: a supervisor with a web service that is built in.
 
-use super::app_args::environment;
 use super::out::{Out, Tone};
+use super::place::environment;
 use super::{Failure, HomeArg};
 use crate::config::{
     AppConfig, Balance, Command, Deliver, Ready, Restart, Stop, WorkerCount, WORKERS_MAX,

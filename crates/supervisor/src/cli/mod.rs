@@ -13,6 +13,7 @@ mod describe;
 mod events;
 mod logs;
 mod out;
+mod place;
 mod run;
 mod show;
 pub mod signals;

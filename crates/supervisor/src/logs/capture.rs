@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 pub(super) const CHUNK: usize = 64 * 1024;
 /// What the kernel holds while we are busy elsewhere, so that a worker doesn't wait for us. Taken
 /// only as it fills; where the system refuses, its own default has to do.
-const PIPE_LEN: usize = 256 * 1024;
+const PIPE_LEN: usize = 1024 * 1024;
 
 /// Whose pipe it is.
 #[derive(Clone, PartialEq, Eq)]
