@@ -247,7 +247,13 @@ impl Steps<'_> {
             let none = new.iter().map(|key| (*key, 0));
             state.share(old.chain(none).collect::<Vec<_>>());
         });
+        let brought: Vec<String> = {
+            let state = app.state();
+            let members = new.iter().filter_map(|key| state.members.get(key));
+            members.flat_map(|one| one.addresses.clone()).collect()
+        };
         self.turn.retire(&new, Patience::Full).await;
+        app.change(|state| state.give_back(&brought));
     }
 
     /// Lets the new ones have a part of the load for a while. The pairs that are to be switched
@@ -328,6 +334,19 @@ fn rolled_back(app: &str) -> AppError {
 }
 
 impl super::state::State {
+    /// Gives addresses back that no worker serves.
+    fn give_back(&mut self, addresses: &[String]) {
+        for text in addresses {
+            let is_served = self
+                .members
+                .values()
+                .any(|one| one.addresses.contains(text));
+            if let (false, Ok(address)) = (is_served, text.parse()) {
+                self.listeners().give_back(&address);
+            }
+        }
+    }
+
     /// The worker of an index that is to be replaced: the newest that is not ending.
     pub(super) fn serving(&self, index: u16) -> Option<Key> {
         let of_index = self.members.iter().filter(|(key, _)| key.index == index);
