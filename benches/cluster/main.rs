@@ -16,7 +16,7 @@
     clippy::cast_sign_loss
 )]
 
-#[path = "../region/report.rs"]
+#[path = "../report.rs"]
 mod report;
 mod sides;
 mod slow;
