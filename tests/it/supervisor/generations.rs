@@ -68,8 +68,8 @@ fn a_canary_gets_its_part_and_goes_when_it_is_rolled_back() {
         .must_fail(&["reload", APP, "--rollback"])
         .contains("no reload"));
     release(&ganger, "new");
+    let canary = ["reload", APP, "--canary", "30", "--for", "10m"];
     std::thread::scope(|scope| {
-        let canary = ["reload", APP, "--canary", "30", "--for", "10m"];
         let reload = scope.spawn(|| ganger.must_fail(&canary));
         let is_canary = |doing: String| doing.contains("canary 30%");
         wait_until("the canary", || doing(&ganger).is_some_and(is_canary));
@@ -99,8 +99,8 @@ fn a_canary_that_dies_ends_its_reload() {
     let ganger = recipe.start();
     let before = ganger.pids();
     release(&ganger, "new");
+    let canary = ["reload", APP, "--canary", "10", "--for", "10m"];
     std::thread::scope(|scope| {
-        let canary = ["reload", APP, "--canary", "10", "--for", "10m"];
         let reload = scope.spawn(|| ganger.must_fail(&canary));
         wait_until("the canary", || ganger.pids().len() == 3);
         let pids = ganger.pids();
