@@ -20,6 +20,8 @@ pub(super) const FRESH: Traffic = Traffic::new("a connection each", Shape::Hello
 pub(super) const SLOW: Traffic = Traffic::new("slow requests", Shape::Slow(200), None, 10.0);
 pub(super) const KEPT: Traffic = Traffic::new("kept connections", Shape::Hello, Some(8), 60.0);
 pub(super) const ECHO: Traffic = Traffic::new("websockets", Shape::Echo, Some(8), 60.0);
+/// Websockets are closed with a close frame after so long.
+pub(super) const WEBSOCKETS_GO: &[&str] = &["--env", "GANGER_WEBSOCKET_GRACE_MS=300"];
 const DOWNLOAD: Traffic = Traffic::new("downloads", Shape::Download(300_000), None, 5.0);
 const UPLOAD: Traffic = Traffic::new("uploads", Shape::Upload(300_000), None, 3.0);
 const FILE: Traffic = Traffic::new("files", Shape::File("a file\n"), None, 40.0);
@@ -162,9 +164,9 @@ fn fastify() {
 fn a_websocket_server_of_node() {
     let packages = installed("node/node_modules/ws");
     if let (Some(command), Some(_)) = (script("node", "node/ws.js"), packages) {
-        // A websocket is never done: it ends when the grace time does.
+        // A websocket is never done: it is to be told to go after a while.
         let recipe = Place::new("ws").recipe(&command);
-        let ganger = recipe.option(&["--grace", "2s"]).start();
+        let ganger = recipe.option(WEBSOCKETS_GO).start();
         see_both_answer(&ganger, ECHO);
         change(&ganger, &[ECHO]);
         ganger.stop();

@@ -94,6 +94,6 @@ fn a_release_that_answers_with_errors_does_not_go_live() {
         let recipe = recipe.option(&["--ready-http", "/hello?id=1", "--start-timeout", "3s"]);
         let bad =
             |good: &str| good.replace("case '/hello':", "case '/hello': res.statusCode = 500;");
-        refuse(recipe, bad, &["500"]);
+        refuse(recipe, bad, &["/hello?id=1", "not answered well"]);
     }
 }
