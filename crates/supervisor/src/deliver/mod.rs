@@ -10,6 +10,8 @@
 //!    when it is asked for, by option or by the command line, or where the system forbids the
 //!    second.
 //!
+//! Where none is left the program listens by itself, and several workers can't share a port.
+//!
 //! [`choose`] says which rung and why not those before it; [`prepare`] makes what the process must
 //! be spawned with; [`Prepared::attach`] serves the process until the [`Delivery`] is dropped.
 
@@ -151,7 +153,7 @@ impl Prepared {
         match (self.rung, self.channel, spawned.seccomp.take()) {
             (Rung::Node, Some(channel), _) => {
                 let (orders, taken) = mpsc::unbounded_channel();
-                let served = node::serve(channel, self.context, taken, events);
+                let served = node::serve(channel, spawned.pid, self.context, taken, events);
                 delivery.task = Some(tokio::spawn(served));
                 delivery.channel = Some(orders);
             }
