@@ -4,6 +4,7 @@ use crate::app::{App, AppError, Canary, Progress, Reload, Target, World};
 use crate::broker::Broker;
 use crate::config::AppConfig;
 use crate::control::{server, streams, Reply, Request, Scale};
+use crate::events::Happening;
 use crate::logs::Filter;
 use crate::report::{Event, Status};
 use std::collections::BTreeMap;
@@ -219,8 +220,11 @@ impl server::Handler for Core {
 /// Runs what a signal asks for: all apps are reloaded.
 pub(crate) async fn reload_all(core: Rc<Core>) {
     for app in core.all() {
-        // It tells everybody itself how that went.
-        let _ = app.reload(Reload::default(), &Progress::silent()).await;
+        let outcome = app.reload(Reload::default(), &Progress::silent()).await;
+        if let Err(error @ AppError::Busy { .. }) = outcome {
+            let what = Happening::new(app.name(), "reload-refused", error.to_string());
+            core.world.tell(what);
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 mod faults;
 /// A `ganger run` of a test, its verbs, and what it must not leave behind.
 mod ganger;
+/// Two generations beside each other, and workers that hang.
+mod generations;
 /// Deaths of workers, of the broker and of the supervisor.
 mod kills;
 /// Every way in which Node listens, and what node:cluster promises its workers.

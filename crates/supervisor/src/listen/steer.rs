@@ -14,6 +14,13 @@ impl Listeners {
             .peek(slot)
     }
 
+    /// Gives an address back that no worker is meant to serve any more: one that a release brought
+    /// which did not go live. Those told beforehand stay.
+    pub(crate) fn give_back(&mut self, address: &Address) {
+        self.groups
+            .retain(|group| group.is_declared || group.address != *address);
+    }
+
     /// Where a connection must come from to get into a slot's own queue, whatever the weights: the
     /// balancing program knows these addresses. `None` if there is no such way: the address is a v6
     /// one without v4, or the socket is shared.
