@@ -2,11 +2,11 @@
 //!
 //! # The ladder
 //!
-//! 1. [`node`]: the supervisor is the primary of `node:cluster`; `server.listen()` in plain code
+//! 1. `node`: the supervisor is the primary of `node:cluster`; `server.listen()` in plain code
 //!    asks it for a listener.
-//! 2. [`seccomp`]: the kernel asks the supervisor when the program, or anything it starts, calls
+//! 2. `seccomp`: the kernel asks the supervisor when the program, or anything it starts, calls
 //!    `bind`; the supervisor puts its own listener in the place of the program's socket.
-//! 3. [`listen_fds`]: listeners of addresses told beforehand are inherited (`LISTEN_FDS`). Taken
+//! 3. `listen_fds`: listeners of addresses told beforehand are inherited (`LISTEN_FDS`). Taken
 //!    when it is asked for, by option or by the command line, or where the system forbids the
 //!    second.
 //!

@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! Each address of an app is a [`group`] of sockets, one for each *slot*: a worker index has two,
+//! Each address of an app is a `group` of sockets, one for each *slot*: a worker index has two,
 //! side A and side B, so that a new generation's worker can stand ready beside the old one. The
-//! kernel keeps them in one `SO_REUSEPORT` group and asks a small program ([`program`]) which
+//! kernel keeps them in one `SO_REUSEPORT` group and asks a small program (`program`) which
 //! socket a new connection goes to; replacing that program is one atomic system call. A socket's
 //! index in the kernel's group is the order of joining, and a socket that leaves moves the last one
 //! into its place, which is why none is ever closed before the app ends. A worker gets duplicates;
