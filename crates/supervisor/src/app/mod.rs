@@ -123,7 +123,8 @@ impl App {
                 return Err(AppError::Config(text));
             }
         };
-        let rung = deliver::choose(config.deliver, &config.command)?;
+        let has_addresses = !config.listen.is_empty();
+        let rung = deliver::choose(config.deliver, &config.command, has_addresses)?;
         let mut listeners = Listeners::new(&config.name, config.balance, wanted);
         for text in &config.listen {
             let address = text

@@ -100,7 +100,10 @@ pub enum DeliverError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The preload can't be written.
-    #[error("can't write the preload for Node into {}: {source} (--no-preload does without)", folder.display())]
+    #[error(
+        "can't write the preload for Node into {}: {source} (--no-preload does without)",
+        folder.display()
+    )]
     Preload {
         /// Where.
         folder: PathBuf,
@@ -113,11 +116,16 @@ pub enum DeliverError {
 }
 
 /// The rung for a command on this system, and why those before it are not taken.
+/// `has_addresses`: whether there are any told beforehand.
 ///
 /// # Errors
 ///
 /// A forced rung that can't work, with the reason.
-pub fn choose(wanted: Deliver, command: &Command) -> Result<(Rung, Vec<String>), DeliverError> {
+pub fn choose(
+    wanted: Deliver,
+    command: &Command,
+    has_addresses: bool,
+) -> Result<(Rung, Vec<String>), DeliverError> {
     let forced = |rung, refusal: Option<String>| match refusal {
         None => Ok((rung, Vec::new())),
         Some(reason) => Err(DeliverError::Forced { rung, reason }),
@@ -140,7 +148,13 @@ pub fn choose(wanted: Deliver, command: &Command) -> Result<(Rung, Vec<String>),
         None => return Ok((Rung::Seccomp, notes)),
         Some(reason) => notes.push(format!("seccomp: {reason}")),
     }
-    Ok((Rung::ListenFds, notes))
+    if has_addresses {
+        notes.push("the program must take inherited listeners (LISTEN_FDS)".into());
+        return Ok((Rung::ListenFds, notes));
+    }
+    notes.push("listen-fds: no addresses are told; give --listen".into());
+    notes.push("the program listens by itself, so only one worker can have a port".into());
+    Ok((Rung::None, notes))
 }
 
 impl DeliverError {

@@ -2,13 +2,15 @@
 //!
 //! # The ladder
 //!
-//! 1. [`node`]: the supervisor is the primary of `node:cluster`; `server.listen()` in plain code
+//! 1. `node`: the supervisor is the primary of `node:cluster`; `server.listen()` in plain code
 //!    asks it for a listener.
-//! 2. [`seccomp`]: the kernel asks the supervisor when the program, or anything it starts, calls
+//! 2. `seccomp`: the kernel asks the supervisor when the program, or anything it starts, calls
 //!    `bind`; the supervisor puts its own listener in the place of the program's socket.
-//! 3. [`listen_fds`]: listeners of addresses told beforehand are inherited (`LISTEN_FDS`). Taken
+//! 3. `listen_fds`: listeners of addresses told beforehand are inherited (`LISTEN_FDS`). Taken
 //!    when it is asked for, by option or by the command line, or where the system forbids the
 //!    second.
+//!
+//! Where none is left the program listens by itself, and several workers can't share a port.
 //!
 //! [`choose`] says which rung and why not those before it; [`prepare`] makes what the process must
 //! be spawned with; [`Prepared::attach`] serves the process until the [`Delivery`] is dropped.
@@ -151,7 +153,7 @@ impl Prepared {
         match (self.rung, self.channel, spawned.seccomp.take()) {
             (Rung::Node, Some(channel), _) => {
                 let (orders, taken) = mpsc::unbounded_channel();
-                let served = node::serve(channel, self.context, taken, events);
+                let served = node::serve(channel, spawned.pid, self.context, taken, events);
                 delivery.task = Some(tokio::spawn(served));
                 delivery.channel = Some(orders);
             }

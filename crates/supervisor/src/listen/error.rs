@@ -33,7 +33,10 @@ pub enum ListenError {
         holder: String,
     },
     /// Not permitted.
-    #[error("{address}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE, Unix sockets a directory that may be written")]
+    #[error(
+        "{address}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE, Unix \
+         sockets a directory that may be written"
+    )]
     Denied {
         /// The address.
         address: String,

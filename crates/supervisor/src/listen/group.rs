@@ -42,6 +42,8 @@ pub(super) struct Group {
     index_of: BTreeMap<Slot, usize>,
     /// The slots whose process has asked for its socket.
     taken: BTreeSet<Slot>,
+    /// The weights that are in force, by index.
+    in_force: Vec<u32>,
     file: Option<unix::File>,
     _entry: holder::Entry,
 }
@@ -96,6 +98,7 @@ impl Group {
             sockets: vec![first],
             index_of: BTreeMap::new(),
             taken: BTreeSet::new(),
+            in_force: Vec::new(),
             file,
         })
     }
@@ -181,6 +184,10 @@ impl Group {
                 by_index[index] = by_index[index].saturating_add(*weight);
             }
         }
+        by_index.resize(self.sockets.len(), 0);
+        if by_index == self.in_force {
+            return Ok(());
+        }
         let choice = match self.address {
             Address::Udp(_) => Choice::Peer,
             _ => Choice::Random,
@@ -196,7 +203,9 @@ impl Group {
         attached.map_err(|source| ListenError::Program {
             address: self.address.to_string(),
             source,
-        })
+        })?;
+        self.in_force = by_index;
+        Ok(())
     }
 
     /// The kernel's index of a socket that is a slot's own.
@@ -219,18 +228,19 @@ impl Group {
         }
     }
 
-    /// Whether something had to be put right so that routing must be done anew.
-    pub(super) fn heal(&mut self) -> bool {
+    /// Puts right what a program broke; routing is to be done after it.
+    pub(super) fn heal(&mut self) {
         if let Some(file) = &self.file {
             file.restore();
         }
         let Address::Tcp { .. } = self.address else {
-            return false;
+            return;
         };
         let is_idle = |fd: &OwnedFd| !socket::is_listening(fd);
         let Some(mut at) = self.sockets.iter().position(is_idle) else {
-            return false;
+            return;
         };
+        self.in_force.clear();
         // A program called shutdown() on its listener, so the kernel moved the last socket of the
         // group into its place; listening again makes it the last.
         loop {
@@ -244,11 +254,11 @@ impl Group {
                 };
             }
             if socket::listen(&self.sockets[last], &self.address, self.backlog).is_err() {
-                return true;
+                return;
             }
             match self.sockets.iter().position(is_idle) {
                 Some(next) => at = next,
-                None => return true,
+                None => return,
             }
         }
     }

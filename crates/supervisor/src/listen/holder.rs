@@ -3,7 +3,8 @@
 
 use super::{Address, ListenError};
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -112,12 +113,20 @@ fn listening(kind: &str, state: &str, is_wanted: impl Fn(SocketAddr) -> bool) ->
         .collect()
 }
 
-/// Address and inode of all sockets in a state, v4 and v6.
+/// Address and inode of all sockets in a state, v4 and v6. Those of TCP that listen stand before all
+/// others, of which there may be very many, so the rest is left unread.
 fn table(kind: &str, state: &str) -> Vec<(SocketAddr, u64)> {
     let mut found = Vec::new();
     for suffix in ["", "6"] {
-        let text = fs::read_to_string(format!("/proc/net/{kind}{suffix}")).unwrap_or_default();
-        found.extend(text.lines().skip(1).filter_map(|line| row(line, state)));
+        let Ok(file) = File::open(format!("/proc/net/{kind}{suffix}")) else {
+            continue;
+        };
+        let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1);
+        let rows = lines.map(|line| row(&line, state));
+        found.extend(
+            rows.take_while(|row| row.is_some() || state != LISTEN)
+                .flatten(),
+        );
     }
     found
 }

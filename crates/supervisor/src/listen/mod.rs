@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! Each address of an app is a [`group`] of sockets, one for each *slot*: a worker index has two,
+//! Each address of an app is a `group` of sockets, one for each *slot*: a worker index has two,
 //! side A and side B, so that a new generation's worker can stand ready beside the old one. The
-//! kernel keeps them in one `SO_REUSEPORT` group and asks a small program ([`program`]) which
+//! kernel keeps them in one `SO_REUSEPORT` group and asks a small program (`program`) which
 //! socket a new connection goes to; replacing that program is one atomic system call. A socket's
 //! index in the kernel's group is the order of joining, and a socket that leaves moves the last one
 //! into its place, which is why none is ever closed before the app ends. A worker gets duplicates;
@@ -172,6 +172,7 @@ impl Listeners {
         self.weights.clone_from(weights);
         let mut result = Ok(());
         for group in &mut self.groups {
+            group.heal();
             let routed = group.route(weights);
             result = result.and(routed);
         }
@@ -195,13 +196,11 @@ impl Listeners {
     }
 
     /// Puts right what a program broke: Unix sockets whose file was removed get it back, sockets
-    /// that were shut down listen again. To be called now and then, and when a worker has ended.
+    /// that were shut down listen again. Each [`Self::route`] does so first.
     pub fn heal(&mut self) {
-        for group in &mut self.groups {
-            if group.heal() {
-                let _ = group.route(&self.weights);
-            }
-        }
+        let weights = std::mem::take(&mut self.weights);
+        // What the system refuses stays as it was.
+        let _ = self.route(&weights);
     }
 
     /// Has at least so many connections wait in a slot's queue, if the system allows.

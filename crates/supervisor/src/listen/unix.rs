@@ -48,8 +48,10 @@ pub(super) fn open(path: &Path, backlog: u32) -> Result<(OwnedFd, File), ListenE
         }
         result => result.map_err(of)?,
     }
+    // At once: until then others take the file for one that nobody answers at.
+    let listening = rustix::net::listen(&fd, i32::try_from(backlog).unwrap_or(i32::MAX));
     let file = File::new(path);
-    rustix::net::listen(&fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(of)?;
+    listening.map_err(of)?;
     Ok((fd, file))
 }
 
@@ -69,10 +71,11 @@ impl File {
         let spare = path.file_name().map(|name| {
             let mut hidden = std::ffi::OsString::from(".");
             hidden.push(name);
-            hidden.push(format!(".ganger-{}", std::process::id()));
+            hidden.push(".ganger");
             path.with_file_name(hidden)
         });
         let spare = spare.filter(|spare| {
+            // Left by one that was killed; the path itself is ours now.
             let _ = fs::remove_file(spare);
             link(path, spare)
         });

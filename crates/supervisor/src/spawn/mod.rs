@@ -4,7 +4,7 @@
 //!
 //! A worker is forked and executed from the supervisor's main thread, because the parent-death
 //! signal fires when the *thread* that forked ends, not only when the process does. Everything the
-//! child needs is allocated and opened before the fork; between fork and exec ([`child`]) it makes
+//! child needs is allocated and opened before the fork; between fork and exec (`child`) it makes
 //! system calls only. A pair of sockets joins the two until the exec closes the child's end: the
 //! child sends the descriptor of its seccomp filter through it, and the error when a step fails.
 //! Nothing there waits for the parent, so the parent may wait for the end of it.

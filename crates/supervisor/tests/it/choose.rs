@@ -39,7 +39,7 @@ fn with_path(folder: &Folder, line: &str) -> Command {
 #[test]
 fn node_itself_gets_its_own_protocol_and_all_else_is_answered() {
     let folder = programs();
-    let rung = |line: &str| choose(Deliver::Auto, &with_path(&folder, line)).unwrap();
+    let rung = |line: &str| choose(Deliver::Auto, &with_path(&folder, line), true).unwrap();
     for line in [
         "node app.js",
         "node --max-old-space-size=100 --require x.js app.mjs --port 1",
@@ -86,7 +86,7 @@ fn node_itself_gets_its_own_protocol_and_all_else_is_answered() {
 fn a_forced_rung_that_cannot_work_says_why() {
     let folder = programs();
     let python = with_path(&folder, "python3 app.py");
-    let error = choose(Deliver::Node, &python).unwrap_err();
+    let error = choose(Deliver::Node, &python, true).unwrap_err();
     assert!(matches!(
         &error,
         DeliverError::Forced {
@@ -99,10 +99,10 @@ fn a_forced_rung_that_cannot_work_says_why() {
         "--deliver node can't work: `python3` is not Node"
     );
     assert_eq!(
-        choose(Deliver::ListenFds, &python).unwrap().0,
+        choose(Deliver::ListenFds, &python, true).unwrap().0,
         Rung::ListenFds
     );
-    match choose(Deliver::Seccomp, &python) {
+    match choose(Deliver::Seccomp, &python, true) {
         Ok((rung, notes)) => assert_eq!((rung, notes), (Rung::Seccomp, Vec::new())),
         Err(error) => assert!(error
             .to_string()

@@ -2,7 +2,7 @@
 
 use crate::delivery::{fetch, free_port, has, run, slot, App};
 use crate::support::command;
-use ganger_supervisor::deliver::{choose, prepare, Context, DeliverError, Rung};
+use ganger_supervisor::deliver::{prepare, Context, DeliverError, Rung};
 use ganger_supervisor::spawn::Output;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,6 +68,4 @@ fn without_addresses_there_is_nothing_to_inherit() {
     let error = prepare(Rung::ListenFds, context).unwrap_err();
     assert!(matches!(error, DeliverError::NothingToInherit));
     assert!(error.to_string().contains("--listen"));
-    let command = command("uvicorn", &["--fd", "3"]);
-    assert!(choose(ganger_supervisor::config::Deliver::Auto, &command).is_ok());
 }

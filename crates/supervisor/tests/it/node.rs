@@ -189,6 +189,25 @@ fn all_ways_to_listen_work_as_under_a_primary_in_node() {
 }
 
 #[test]
+fn a_program_that_listens_without_asking_is_seen_to() {
+    if !has("node") {
+        return;
+    }
+    run(async {
+        let app = App::new("node exclusive", Rung::Node, 1);
+        let port = free_port();
+        let text = format!(
+            "require('net').createServer().listen({{ port: {port}, host: '127.0.0.1', exclusive: true }});"
+        );
+        let mut worker = app.start(&script(&app.home, &text), slot(0), 1);
+        assert_eq!(
+            worker.listening().await.to_string(),
+            format!("127.0.0.1:{port}")
+        );
+    });
+}
+
+#[test]
 fn a_port_that_is_taken_is_an_error_in_the_program_and_tells_who_has_it() {
     if !has("node") {
         return;
@@ -308,7 +327,8 @@ fn a_program_that_floods_its_channel_or_sends_garbage_harms_nobody() {
             const all = text => { for (let at = 0; at < text.length;) {
                 try { at += fs.writeSync(fd, text.slice(at, at + 65536)); }
                 catch (e) { if (e.code !== 'EAGAIN') throw e; } } };
-            all('no json\\n{\"cmd\":\"NODE_CLUSTER\"}\\n{\"cmd\":\"NODE_CLUSTER\",\"act\":\"queryServer\"}\\n');
+            all('no json\\n{\"cmd\":\"NODE_CLUSTER\"}\\n');
+            all('{\"cmd\":\"NODE_CLUSTER\",\"act\":\"queryServer\"}\\n');
             all('x'.repeat(3e6) + '\\n');
             all('null\\n[]\\n{\"cmd\":7}\\n');
             process.send('done');";

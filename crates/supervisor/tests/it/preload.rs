@@ -173,13 +173,14 @@ fn the_options_of_the_user_and_modules_and_threads_and_children_are_as_before() 
             import { Worker } from 'node:worker_threads';
             import { fork, execFileSync } from 'node:child_process';
             if (process.argv[2] === 'child') {
-                process.on('message', m => process.send({ said: m, listeners: process.listenerCount('internalMessage') }));
+                process.on('message', m => process.send({ said: m }));
             } else {
-                const child = fork(process.argv[1], ['child'], { env: { ...process.env, NODE_UNIQUE_ID: undefined } });
+                const child = fork(process.argv[1], ['child']);
                 const said = await new Promise(done => { child.on('message', done); child.send('hello'); });
                 child.disconnect();
-                const thread = await new Promise(done => new Worker(
-                    'require(\"worker_threads\").parentPort.postMessage(\"thread\")', { eval: true }).on('message', done));
+                const code = 'require(\"worker_threads\").parentPort.postMessage(\"thread\")';
+                const thread = await new Promise(
+                    done => new Worker(code, { eval: true }).on('message', done));
                 const plain = execFileSync(process.execPath, ['-p', '6 * 7']).toString().trim();
                 process.send({ said: said.said, thread, plain, mark: process.env.GANGER_CHANNEL ?? null,
                     message: process.listenerCount('message') });
@@ -301,8 +302,8 @@ fn websockets_are_left_alone_or_closed_after_a_grace_time() {
         let port = free_port();
         let text = "
             const server = require('http').createServer((q, s) => s.end('ok'));
-            server.on('upgrade', (q, socket) => socket.write(
-                'HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n\\r\\n'));
+            server.on('upgrade', (q, socket) => socket.write('HTTP/1.1 101 Switching Protocols\\r\\n' +
+                'Upgrade: websocket\\r\\nConnection: Upgrade\\r\\n\\r\\n'));
             server.listen(PORT, '127.0.0.1');";
         let mut command = script(&app, text, port);
         command

@@ -23,7 +23,8 @@ fn python(bind: &str, rest: &str) -> Command {
              c, a = s.accept()\n    \
              c.recv(1000)\n    \
              body = str(os.getpid())\n    \
-             c.sendall(f'HTTP/1.1 200 OK\\r\\nContent-Length: {{len(body)}}\\r\\n\\r\\n{{body}}'.encode())\n    \
+             head = f'HTTP/1.1 200 OK\\r\\nContent-Length: {{len(body)}}\\r\\n\\r\\n'\n    \
+             c.sendall((head + body).encode())\n    \
              c.close()\n"
     );
     command("python3", &["-c", &text])

@@ -7,15 +7,23 @@
 //! JSON; a descriptor rides on the line of a `NODE_HANDLE` message and is acknowledged ([`channel`]).
 
 use super::{Context, DeliverError, DeliverEvent, Prepared, FIRST_FD};
+use crate::listen::listened_by;
 use channel::Channel;
 use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
+use rustix::process::Pid;
 use serde_json::{json, Value};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 
 mod channel;
 mod query;
 
+/// How often it is looked whether a worker listens by itself, until it listens at all.
+const LOOK: Duration = Duration::from_millis(500);
+/// Where Node's inspector listens, which is no service.
+const INSPECTOR_PORT: u16 = 9229;
 /// The message that starts a polite drain, where the preload is there to understand it.
 const DRAIN: &str = "drain";
 /// What the preload says when it is there.
@@ -36,6 +44,8 @@ struct Worker {
     queries: query::Queries,
     is_preloaded: bool,
     is_draining: bool,
+    has_listened: bool,
+    pid: Pid,
 }
 
 pub(super) fn prepare(prepared: &mut Prepared) -> Result<(), DeliverError> {
@@ -58,9 +68,10 @@ pub(super) fn prepare(prepared: &mut Prepared) -> Result<(), DeliverError> {
     Ok(())
 }
 
-/// Answers a worker until it closes its channel.
+/// Answers the worker of the process `pid` until it closes its channel.
 pub(super) async fn serve(
     channel: OwnedFd,
+    pid: Pid,
     context: Context,
     mut orders: mpsc::UnboundedReceiver<Order>,
     events: mpsc::UnboundedSender<DeliverEvent>,
@@ -73,6 +84,8 @@ pub(super) async fn serve(
             queries: query::Queries::default(),
             is_preloaded: false,
             is_draining: false,
+            has_listened: false,
+            pid,
         };
         worker.run(&mut orders).await;
     }
@@ -81,6 +94,8 @@ pub(super) async fn serve(
 
 impl Worker {
     async fn run(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = self.channel.next() => match message {
@@ -92,7 +107,22 @@ impl Worker {
                     Some(Order::Send(message)) => self.channel.push_message(&message),
                     None => return,
                 },
+                _ = looks.tick(), if !self.has_listened => self.look(),
             }
+        }
+    }
+
+    /// Sees whether the process has listened without asking: with `exclusive` or `reusePort`.
+    fn look(&mut self) {
+        let mut found = listened_by(self.pid.as_raw_nonzero().get());
+        found.retain(|address| {
+            address
+                .socket()
+                .is_none_or(|ip| ip.port() != INSPECTOR_PORT)
+        });
+        for address in found {
+            self.has_listened = true;
+            self.tell(DeliverEvent::Listening(address));
         }
     }
 
@@ -126,6 +156,7 @@ impl Worker {
             Some("online") => self.tell(DeliverEvent::Online),
             Some("queryServer") if !self.is_draining => self.answer(message),
             Some("listening") => {
+                self.has_listened = true;
                 if let Some(address) = self.queries.listening(message) {
                     self.tell(DeliverEvent::Listening(address));
                 }
