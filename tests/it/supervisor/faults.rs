@@ -2,13 +2,12 @@
 
 use super::ganger::{kill, said, spawn_bound, Place, APP, PORT};
 use super::programs::FRESH;
-use super::{program, rounds, script, system};
+use super::{program, rounds, script, system, wait_until_patient};
 use crate::harness::wait_until;
 use ganger_supervisor::report::WorkerState;
 use rustix::process::{Resource, Rlimit, Signal};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 /// A worker that dies so often counts as hopeless unless it is told otherwise.
 const OFTEN: &[&str] = &["--max-crashes", "100000"];
@@ -276,14 +275,6 @@ fn a_flood_of_output_blocks_nobody_and_fills_no_memory() {
     });
     ganger.stop();
     assert!(reading.join().unwrap(), "what was dropped is told");
-}
-
-fn wait_until_patient(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(300);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Restart after restart costs nothing that stays.

@@ -300,7 +300,7 @@ impl Ganger {
     #[track_caller]
     pub(crate) fn wait_ready(&self, workers: u16) {
         let mut last = None;
-        let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+        let deadline = std::time::Instant::now() + 4 * crate::harness::PATIENCE;
         loop {
             if let Some(app) = self.app() {
                 let is_ready = |worker: &WorkerStatus| worker.state == WorkerState::Ready;

@@ -36,7 +36,8 @@ fn reloads_of_uvicorn_lose_nothing() {
     if let Some(command) = uvicorn_command(&place) {
         let ganger = place.recipe(&command).start();
         let judge = Report::assert_perfect_but_races;
-        reload(&ganger, &[FRESH, KEPT, SLOW], rounds(6), judge);
+        let traffic = [FRESH, KEPT, SLOW].map(|one| one.by(0.5));
+        reload(&ganger, &traffic, rounds(6), judge);
         ganger.stop();
     }
 }
