@@ -82,10 +82,7 @@ impl Core {
                 true => "there are no apps".to_owned(),
                 false => format!("there is {}", names.join(", ")),
             };
-            AppError::Unknown {
-                app: name.to_owned(),
-                known,
-            }
+            AppError::Config(format!("there is no app {name}: {known}"))
         })
     }
 

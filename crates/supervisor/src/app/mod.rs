@@ -62,14 +62,6 @@ pub enum AppError {
     /// Something in the configuration is no address, too much or too little.
     #[error("{0}")]
     Config(String),
-    /// Nobody is called so.
-    #[error("there is no app {app}: {known}")]
-    Unknown {
-        /// The name that was asked for.
-        app: String,
-        /// Those that there are.
-        known: String,
-    },
     /// Something else is going on with it.
     #[error("{app} is {doing} at the moment: try again when that is done")]
     Busy {
