@@ -1,6 +1,7 @@
 //! `ganger broker`: pub/sub, requests, keys and leases on a Unix socket.
 
 use super::size;
+use clap::builder::RangedU64ValueParser;
 use clap::Args;
 use ganger_broker::server::home::{Home, HomeError};
 use ganger_broker::server::{self, Broker, Config};
@@ -24,6 +25,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 const SNAPSHOT: &str = "region.snapshot";
 /// How often the log says how far a restore is.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+fn threads() -> RangedU64ValueParser<u16> {
+    RangedU64ValueParser::new().range(1..=256)
+}
 
 /// Run the broker: messages, requests, locks and keys for the processes of this machine.
 ///
@@ -86,7 +91,7 @@ struct Snapshots {
 #[command(next_help_heading = "Tuning")]
 struct Tuning {
     /// Threads that serve clients. One does for hundreds of thousands of messages a second.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads())]
     threads: u16,
     /// Keep the messages of this pattern for replay, without subscribers too. May be repeated.
     #[arg(long, value_name = "PATTERN")]

@@ -115,6 +115,9 @@ fn a_leader_is_seen_by_observers_and_followed_by_the_next() {
 
 /// A child that holds a lock, a subscription and an ephemeral key, and does nothing.
 pub(crate) fn play(role: &str, arguments: &[&str]) -> bool {
+    if let ("key-owner", [home, number]) = (role, arguments) {
+        own_a_key(home, number);
+    }
     let ("lease-holder", [home, ttl_ms]) = (role, arguments) else {
         return false;
     };
@@ -140,6 +143,22 @@ pub(crate) fn play(role: &str, arguments: &[&str]) -> bool {
         std::future::pending::<()>().await;
     });
     true
+}
+
+/// Has an ephemeral key in the region, for ever.
+fn own_a_key(home: &str, number: &str) {
+    run(async {
+        let client = crate::brokers::builder(home.as_ref())
+            .connect()
+            .await
+            .unwrap();
+        let kv = client.kv().unwrap();
+        let ephemeral = SetOptions::new().ephemeral();
+        kv.set_with(format!("owned:{number}"), "", ephemeral)
+            .unwrap();
+        crate::harness::report("owned");
+        std::future::pending::<()>().await;
+    });
 }
 
 fn holder(broker: &Broker, ttl_ms: u64) -> (Child, u64) {
@@ -197,6 +216,35 @@ fn what_a_killed_process_held_is_free_at_once() {
             );
         }
         assert!(client.audit().await.unwrap().problems.is_empty());
+    });
+}
+
+/// Many die in quick succession: each is noticed, also while the one before is looked for.
+#[test]
+fn the_keys_of_many_that_die_one_after_the_other_all_go() {
+    run(async {
+        let broker = Broker::start();
+        let client = broker.connect().await;
+        let kv = client.kv().unwrap();
+        let home = broker.home.to_str().unwrap().to_owned();
+        let arguments = |number: usize| [home.clone(), number.to_string()];
+        let spawn = |number| Child::spawn("key-owner", &arguments(number));
+        let mut children: Vec<_> = (0..10).map(spawn).collect();
+        for child in &mut children {
+            child.hear();
+        }
+        for (number, mut child) in children.into_iter().enumerate() {
+            child.kill();
+            let begun = Instant::now();
+            while kv.exists(format!("owned:{number}")).unwrap() {
+                // Far below the time after which it would be found without anybody's death.
+                assert!(
+                    begun.elapsed() < Duration::from_secs(15),
+                    "number {number} stays"
+                );
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     });
 }
 

@@ -6,6 +6,8 @@
     clippy::cast_sign_loss
 )]
 
+/// One beyond each limit of the broker.
+mod broker_limits;
 /// Brokers as tests want them: processes with homes that go away.
 mod brokers;
 /// Processes, deadlines, watchdogs: the only place where tests touch them.

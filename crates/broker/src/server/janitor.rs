@@ -58,22 +58,25 @@ pub(super) fn somebody_left(broker: &Arc<Broker>) {
 async fn reap(broker: Arc<Broker>) {
     let janitor = &broker.janitor;
     loop {
+        janitor.left.store(false, Ordering::SeqCst);
         for wait_ms in REAP_MS {
             if wait_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             }
             look(Arc::clone(&broker), false).await;
-            if janitor.left.swap(false, Ordering::SeqCst) && wait_ms > 0 {
+            // For another who left meanwhile it begins anew.
+            if janitor.left.load(Ordering::SeqCst) {
                 break;
             }
         }
-        if !janitor.left.load(Ordering::SeqCst) {
-            janitor.reaps.store(false, Ordering::SeqCst);
-            // Who left in between saw the reaper at work.
-            let is_late = janitor.left.load(Ordering::SeqCst);
-            if !is_late || janitor.reaps.swap(true, Ordering::SeqCst) {
-                return;
-            }
+        if janitor.left.load(Ordering::SeqCst) {
+            continue;
+        }
+        janitor.reaps.store(false, Ordering::SeqCst);
+        // Who left in between saw the reaper at work.
+        let is_late = janitor.left.load(Ordering::SeqCst);
+        if !is_late || janitor.reaps.swap(true, Ordering::SeqCst) {
+            return;
         }
     }
 }

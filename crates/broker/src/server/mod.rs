@@ -1,6 +1,6 @@
 //! The broker on its socket: tokio, one task for each connection.
 //!
-//! What was received is carried out by [`dispatch`], in order; what is for others goes through
+//! What was received is carried out by `dispatch`, in order; what is for others goes through
 //! [`connection::Connection`], what is for all is in [`broker::Broker`]. Nothing here waits for a
 //! client, and a client waits for another only where a subscription says so.
 
