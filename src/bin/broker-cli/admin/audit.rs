@@ -14,9 +14,9 @@ Examples:
 
 /// Check every invariant of the region.
 ///
-/// Directly where the region can be mapped, else by the broker. Ganger's own entries count, too. Writers of a part of the region wait
-/// while it is checked, milliseconds per million keys; readers don't. Exit code 4 if there is a
-/// problem, one line for each.
+/// Directly where the region can be mapped, else by the broker. Ganger's own entries count, too.
+/// Writers of a part of the region wait while it is checked, milliseconds per million keys; readers
+/// don't. Exit code 4 if there is a problem, one line for each.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Audit {}

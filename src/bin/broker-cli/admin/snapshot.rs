@@ -38,8 +38,8 @@ Examples:
 
 /// Have the broker read a snapshot into the region, and print its name.
 ///
-/// Keys of the snapshot get its values; keys that are not in it stay. A broken snapshot is refused by
-/// name, and the one before it is used.
+/// Keys of the snapshot get its values; keys that are not in it stay. A broken snapshot is refused
+/// by name, and the one before it is used.
 #[derive(Args)]
 #[command(after_long_help = RESTORE_EXAMPLES)]
 pub(crate) struct Restore {

@@ -32,8 +32,8 @@ Examples:
 
 /// Show the busiest topics and clients, again every second.
 ///
-/// Rates are of the time since the last look. On a terminal, q or Ctrl-C ends it; elsewhere each look
-/// is written below the one before.
+/// Rates are of the time since the last look. On a terminal, q or Ctrl-C ends it; elsewhere each
+/// look is written below the one before.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Top {
@@ -261,8 +261,8 @@ impl Look {
     }
 }
 
-/// The other screen of a terminal, without a cursor, and keys that come one by one; all is as it was
-/// when this is dropped.
+/// The other screen of a terminal, without a cursor, and keys that come one by one; all is as it
+/// was when this is dropped.
 struct Screen(Termios);
 
 impl Screen {
