@@ -46,8 +46,8 @@ pub enum Via {
 
 /// # The region of a home
 impl Kv {
-    /// Attaches to the region of the broker of a home, and lets go of the broker at once. If it says
-    /// nothing for `patience`, its region is taken from its process.
+    /// Attaches to the region of the broker of a home, and lets go of the broker at once. If it
+    /// says nothing for `patience`, its region is taken from its process.
     ///
     /// Blocks, twice `patience` at most. Fails with [`Error::NoRegion`] if the broker is another
     /// user's or has none to hand over, and as [`Client::connect`](crate::Client::connect) does if

@@ -68,7 +68,13 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) socket: bool,
     /// How long the broker may take to answer: 500ms, 5s, 2m; a bare number is seconds.
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = input::positive)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = input::positive
+    )]
     pub(crate) timeout: Duration,
     /// Write JSON: one object a line. Bytes that are no UTF-8 are in fields that end in _base64.
     #[arg(long, global = true)]

@@ -26,10 +26,10 @@ Examples:
 
 /// Measure operations on this machine, one client, one after the other.
 ///
-/// Keys are measured the way `get` and `set` go: directly in the region, or with --socket through the
-/// broker. `publish` counts messages that arrive at a subscriber in this process, many on their way
-/// at a time; `request` is question and answer, both ends in this process. The keys used begin with
-/// broker-cli-bench: and are deleted at the end.
+/// Keys are measured the way `get` and `set` go: directly in the region, or with --socket through
+/// the broker. `publish` counts messages that arrive at a subscriber in this process, many on their
+/// way at a time; `request` is question and answer, both ends in this process. The keys used begin
+/// with broker-cli-bench: and are deleted at the end.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Bench {
@@ -40,7 +40,12 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     size: usize,
     /// Different keys.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     keys: u32,
     /// How long each measurement takes.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = input::positive)]

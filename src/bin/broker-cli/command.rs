@@ -1,9 +1,9 @@
 //! Commands that run on our behalf.
 //!
-//! `lock` and `elect` run one while they hold something. When we are killed, what we hold is free at
-//! once, so the command must not go on: the kernel kills it when its parent is gone. That has to be
-//! asked for in the new process itself; so we start ourselves again, as [`ExecBelow`], which asks
-//! and then becomes the command.
+//! `lock` and `elect` run one while they hold something. When we are killed, what we hold is free
+//! at once, so the command must not go on: the kernel kills it when its parent is gone. That has to
+//! be asked for in the new process itself; so we start ourselves again, as [`ExecBelow`], which
+//! asks and then becomes the command.
 
 use crate::failure::{complain, Failure};
 use crate::session::Session;

@@ -42,8 +42,8 @@ impl Object {
     }
 }
 
-/// MessagePack as JSON. What JSON has no word for is made text: keys that are no text as their JSON,
-/// bytes as base64.
+/// MessagePack as JSON. What JSON has no word for is made text: keys that are no text as their
+/// JSON, bytes as base64.
 pub(crate) fn of_msgpack(mut bytes: &[u8]) -> Result<Value, Failure> {
     let failed = |why: String| Failure::Failed(format!("the value is no MessagePack: {why}"));
     let value = rmpv::decode::read_value_with_max_depth(&mut bytes, DEPTH_MAX)

@@ -43,11 +43,11 @@ In the repl:
 
 /// Read verbs line by line, and run them over one connection.
 ///
-/// The lines are as on the command line, without broker-cli in front, with quotes as in a shell. Tab
-/// completes verbs, options and keys; the history is kept in $XDG_STATE_HOME/ganger (or
+/// The lines are as on the command line, without broker-cli in front, with quotes as in a shell.
+/// Tab completes verbs, options and keys; the history is kept in $XDG_STATE_HOME/ganger (or
 /// ~/.local/state/ganger), lines that begin with a space are not. Ctrl-D or `exit` ends it. If
-/// standard input is no terminal, a failed line stops nothing, and the exit code is that of the last
-/// failure.
+/// standard input is no terminal, a failed line stops nothing, and the exit code is that of the
+/// last failure.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Repl {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, SignalKind};
 
-/// How long a broker may take to hand the region over, before it is taken for one that stands still.
+/// How long a broker may take to hand the region over, before it is taken for one that stands
+/// still.
 const HANDOVER: Duration = Duration::from_millis(250);
 
 pub(crate) struct Session {

@@ -68,6 +68,11 @@ fn line(row: &[String], widths: &[usize], to_right: &[bool]) -> String {
     line.trim_end().to_owned()
 }
 
+/// `1 entry`, `2 entries`.
+pub(crate) fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 /// `1.5 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

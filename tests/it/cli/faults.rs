@@ -51,8 +51,8 @@ fn a_killed_broker_leaves_its_socket_and_a_named_region_is_there_without_one() {
     with(&["set", "k", "v"]).text();
     assert_eq!(kv.get("k").unwrap(), Some(b"v".to_vec()));
     assert_eq!(with(&["get", "k"]).text(), "v");
-    assert_eq!(with(&["audit"]).text(), "sound: 1 entries\n");
-    assert!(with(&["stats"]).text().starts_with("region  1 entries"));
+    assert_eq!(with(&["audit"]).text(), "sound: 1 entry\n");
+    assert!(with(&["stats"]).text().starts_with("region  1 entry,"));
     let by_environment = Run::of(
         command(&broker.home)
             .env("GANGER_REGION", name.as_str())

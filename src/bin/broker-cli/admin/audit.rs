@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::json::Object;
 use crate::session::Session;
+use crate::table::counted;
 use clap::Args;
 
 const EXAMPLES: &str = "\
@@ -13,9 +14,9 @@ Examples:
 
 /// Check every invariant of the region.
 ///
-/// Directly where the region can be mapped, else by the broker. Writers of a part of the region wait
-/// while it is checked, milliseconds per million keys; readers don't. Exit code 4 if there is a
-/// problem, one line for each.
+/// Directly where the region can be mapped, else by the broker. Ganger's own entries count, too.
+/// Writers of a part of the region wait while it is checked, milliseconds per million keys; readers
+/// don't. Exit code 4 if there is a problem, one line for each.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Audit {}
@@ -49,14 +50,20 @@ impl Audit {
             }
         }
         match problems.len() {
-            0 if !out.json => out.line(&format!("sound: {entries} entries")),
+            0 if !out.json => out.line(&format!("sound: {}", entries_of(entries))),
             0 => Ok(()),
             count => {
                 out.flush()?;
+                let problems = counted(count as u64, "problem", "problems");
+                let entries = entries_of(entries);
                 Err(Failure::Failed(format!(
-                    "{count} problems in the region, of {entries} entries"
+                    "{problems} in the region, of {entries}"
                 )))
             }
         }
     }
+}
+
+fn entries_of(count: u64) -> String {
+    counted(count, "entry", "entries")
 }

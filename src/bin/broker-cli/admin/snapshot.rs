@@ -4,7 +4,7 @@ use crate::failure::{complain, Failure};
 use crate::json::Object;
 use crate::output::Output;
 use crate::session::Session;
-use crate::table::bytes;
+use crate::table::{bytes, counted};
 use clap::Args;
 use ganger_client::protocol::admin::AdminProgress;
 use ganger_client::SnapshotInfo;
@@ -38,8 +38,8 @@ Examples:
 
 /// Have the broker read a snapshot into the region, and print its name.
 ///
-/// Keys of the snapshot get its values; keys that are not in it stay. A broken snapshot is refused by
-/// name, and the one before it is used.
+/// Keys of the snapshot get its values; keys that are not in it stay. A broken snapshot is refused
+/// by name, and the one before it is used.
 #[derive(Args)]
 #[command(after_long_help = RESTORE_EXAMPLES)]
 pub(crate) struct Restore {
@@ -69,7 +69,11 @@ fn show(info: &SnapshotInfo, out: &mut Output) -> Result<(), Failure> {
             .field("refused", info.refused.clone());
         return out.object(object);
     }
-    let what = format!("{} entries, {}", info.entries, bytes(info.bytes));
+    let what = format!(
+        "{}, {}",
+        counted(info.entries, "entry", "entries"),
+        bytes(info.bytes)
+    );
     let what = out.dim(&format!("  ({what})"));
     match out.is_terminal() {
         true => out.line(&format!("{}{what}", info.name)),

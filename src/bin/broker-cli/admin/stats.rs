@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::json::Object;
 use crate::output::Output;
 use crate::session::Session;
-use crate::table::{age, bytes};
+use crate::table::{age, bytes, counted};
 use clap::Args;
 use ganger_client::protocol::admin::BrokerStats;
 use ganger_client::protocol::kv::RegionStats;
@@ -78,10 +78,9 @@ fn broker(stats: &BrokerStats, all: bool, out: &mut Output) -> Result<(), Failur
 fn region(stats: &RegionStats, out: &mut Output) -> Result<(), Failure> {
     let head = out.bold("region");
     let size = bytes(stats.declared_bytes);
-    let (entries, data) = (stats.entries, bytes(stats.bytes));
-    out.line(&format!(
-        "{head}  {entries} entries, {data} of keys and values"
-    ))?;
+    let entries = counted(stats.entries, "entry", "entries");
+    let data = bytes(stats.bytes);
+    out.line(&format!("{head}  {entries}, {data} of keys and values"))?;
     let (used, has) = (
         bytes(stats.pages_used * 65_536),
         bytes(stats.committed_bytes),

@@ -7,7 +7,7 @@ use crate::input;
 use crate::json::Object;
 use crate::output::Output;
 use crate::session::Session;
-use crate::table::{age, bytes, per_second, Table};
+use crate::table::{age, bytes, counted, per_second, Table};
 use clap::Args;
 use ganger_client::protocol::admin::{BrokerStats, ClientInfo, Topic};
 use ganger_client::{Client, Error};
@@ -32,8 +32,8 @@ Examples:
 
 /// Show the busiest topics and clients, again every second.
 ///
-/// Rates are of the time since the last look. On a terminal, q or Ctrl-C ends it; elsewhere each look
-/// is written below the one before.
+/// Rates are of the time since the last look. On a terminal, q or Ctrl-C ends it; elsewhere each
+/// look is written below the one before.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Top {
@@ -204,20 +204,20 @@ impl Look {
     fn text(&self, before: &Self, out: &Output) -> Vec<String> {
         let region = &self.stats.region;
         let head = format!(
-            "{}  process {}  up {}  {} clients, {} topics",
+            "{}  process {}  up {}  {}, {}",
             self.stats.software,
             self.stats.pid,
             age(self.stats.uptime_ms),
-            self.clients.len(),
-            self.topics.len()
+            counted(self.clients.len() as u64, "client", "clients"),
+            counted(self.topics.len() as u64, "topic", "topics")
         );
         let second = format!(
-            "region  {} entries, {} of {}, {} writes/s, {} sessions",
-            region.entries,
+            "region  {}, {} of {}, {} writes/s, {}",
+            counted(region.entries, "entry", "entries"),
             bytes(region.pages_used * 65_536),
             bytes(region.declared_bytes),
             self.writes(before),
-            region.sessions_attached
+            counted(region.sessions_attached, "session", "sessions")
         );
         let mut topics =
             Table::new(&["TOPIC", "MSG/S", "BYTES/S", "SUBSCRIBERS", "LAG", "DROPPED"]);
@@ -261,8 +261,8 @@ impl Look {
     }
 }
 
-/// The other screen of a terminal, without a cursor, and keys that come one by one; all is as it was
-/// when this is dropped.
+/// The other screen of a terminal, without a cursor, and keys that come one by one; all is as it
+/// was when this is dropped.
 struct Screen(Termios);
 
 impl Screen {

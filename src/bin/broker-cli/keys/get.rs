@@ -18,7 +18,8 @@ Examples:
 /// Write the value of a key.
 ///
 /// To a pipe or a file go exactly the bytes of the value, with nothing behind them. To a terminal,
-/// what can't be printed is shown as \xNN. Counters are numbers. Exit code 1 if the key is not there.
+/// what can't be printed is shown as \xNN. Counters are numbers. Exit code 1 if the key is not
+/// there.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Get {

@@ -23,9 +23,9 @@ Examples:
 
 /// List keys, those that begin with PREFIX or all, one a line.
 ///
-/// In no particular order. Keys that are there all the time come exactly once; those that come or go
-/// meanwhile, once or not at all. Nobody is stopped from writing. What can't be printed is shown as
-/// \xNN; -e reads such keys again.
+/// In no particular order. Keys that are there all the time come exactly once; those that come or
+/// go meanwhile, once or not at all. Nobody is stopped from writing. What can't be printed is shown
+/// as \xNN; -e reads such keys again.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Scan {

@@ -21,7 +21,8 @@ Examples:
 /// Store a value under a key.
 ///
 /// Without --ttl the key lives for ever, whatever it had before (see --keep-ttl). Exit code 1, and
-/// nothing changes, if a condition is not met. Prints nothing; --json and --verbose tell the revision.
+/// nothing changes, if a condition is not met. Prints nothing; --json and --verbose tell the
+/// revision.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Set {

@@ -19,8 +19,8 @@ Examples:
 /// Show the state of a key, then every change as it happens.
 ///
 /// The lines are: entry (the state at the beginning), set, delete, expire, evict, with key, value
-/// and revision. After a lost connection it goes on where it was; if changes were lost, it says so and
-/// begins anew with the state. Ctrl-C ends it.
+/// and revision. After a lost connection it goes on where it was; if changes were lost, it says so
+/// and begins anew with the state. Ctrl-C ends it.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Watch {

@@ -22,9 +22,9 @@ Examples:
 /// Become the leader, and run a command as long as we are.
 ///
 /// Of all who ask for the same name, one leads; when it ends, however that happens, the next does.
-/// As with `lock`, signals and the exit code are passed on, the command is ended if the leadership is
-/// lost, and it finds $GANGER_LOCK and $GANGER_LOCK_TOKEN. Without a command, it prints a line when it
-/// leads, and leads until Ctrl-C or until it is lost.
+/// As with `lock`, signals and the exit code are passed on, the command is ended if the leadership
+/// is lost, and it finds $GANGER_LOCK and $GANGER_LOCK_TOKEN. Without a command, it prints a line
+/// when it leads, and leads until Ctrl-C or until it is lost.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Elect {

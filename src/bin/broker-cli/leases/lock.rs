@@ -21,8 +21,8 @@ Examples:
 /// Those who wait get the lock in the order they came. It is free as soon as the command ends, or
 /// this process, however that happens: if this process is killed, so is the command. Signals are
 /// passed on, and the exit code of the command is ours. If the lock is lost (its --ttl passed while
-/// everything stood still, or the broker was away too long), the command is told to end, and the exit
-/// code is 4. Exit code 1 if the lock was not free in time.
+/// everything stood still, or the broker was away too long), the command is told to end, and the
+/// exit code is 4. Exit code 1 if the lock was not free in time.
 ///
 /// The command finds the name in $GANGER_LOCK, and in $GANGER_LOCK_TOKEN a number greater than that
 /// of every holder before: what it writes to can refuse smaller ones than it has seen.
@@ -39,7 +39,12 @@ pub(crate) struct Lock {
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
     /// So many may hold it at a time; all who ask for it have to agree.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     permits: u32,
     /// Lose the lock if this process stands still (is stopped, say) for so long.
     #[arg(long, value_name = "TIME", value_parser = input::positive)]

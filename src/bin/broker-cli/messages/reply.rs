@@ -21,9 +21,9 @@ Examples:
 
 /// Answer requests: with a value, or with what a command makes of them.
 ///
-/// The COMMAND gets the request's payload on standard input and its subject in $GANGER_SUBJECT; what
-/// it writes is the answer. If it fails, the one who asked is told so. Of several who answer the same
-/// subject, each request goes to the one that has the least to do. Ctrl-C ends it.
+/// The COMMAND gets the request's payload on standard input and its subject in $GANGER_SUBJECT;
+/// what it writes is the answer. If it fails, the one who asked is told so. Of several who answer
+/// the same subject, each request goes to the one that has the least to do. Ctrl-C ends it.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Reply {
@@ -35,7 +35,12 @@ pub(crate) struct Reply {
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["value", "file"])]
     command: Vec<OsString>,
     /// Commands that run at the same time.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
     jobs: u16,
     /// End after so many requests.
     #[arg(short = 'n', long, value_name = "N")]

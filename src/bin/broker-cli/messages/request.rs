@@ -15,8 +15,8 @@ Examples:
 
 /// Ask whoever answers on a subject, and write the answer.
 ///
-/// To a pipe or a file go exactly the bytes of the answer. If nobody answers on the subject, that is
-/// told at once; if the one who was asked dies, too. --timeout is how long the answer may take.
+/// To a pipe or a file go exactly the bytes of the answer. If nobody answers on the subject, that
+/// is told at once; if the one who was asked dies, too. --timeout is how long the answer may take.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Request {

@@ -20,8 +20,8 @@ Examples:
 /// Show messages as they come.
 ///
 /// In a pattern, * is one word of the subject and > is all that follow. A line is the subject, its
-/// number in the topic, and the payload; --payload writes the payload alone. Messages that were lost
-/// on the way are counted on standard error, never passed over in silence. Ctrl-C ends it.
+/// number in the topic, and the payload; --payload writes the payload alone. Messages that were
+/// lost on the way are counted on standard error, never passed over in silence. Ctrl-C ends it.
 #[derive(Args)]
 #[command(after_long_help = SUBSCRIBE_EXAMPLES)]
 pub(crate) struct Subscribe {
