@@ -30,11 +30,16 @@ impl Region {
         // As in `set_with`: looked up before the lock is taken. `Add::then`, spelled out here, keeps
         // everything in registers.
         if let Some(view) = View::new(inner, shard, hash) {
-            match view.glance(inner, hash, key) {
-                Glance::Entry(hit) if hit.meta.has(entry::COUNTER) && !hit.is_expired(inner) => {
-                    let locked = Locked::lock(inner, shard)?;
-                    if view.is_unchanged() {
-                        return locked.add_to_counter(hit.words, hit.value, key, by);
+            match view.glance_at_counter(inner, hash, key) {
+                Glance::Entry(hit) if !hit.is_expired(inner) => {
+                    if let Some(owner) = view.try_lock(inner) {
+                        let locked = view.locked(inner, shard, owner);
+                        if view.is_unchanged() {
+                            let sum = locked.add_to_counter(hit.room, hit.value, key, by);
+                            locked.done();
+                            return sum.map_err(|value| WriteError::Overflow { value });
+                        }
+                        locked.done();
                     }
                 }
                 Glance::Link(_) => {
@@ -70,7 +75,9 @@ impl Region {
                 return Ok(by);
             };
             let counter = found.entry.counter().ok_or(WriteError::NotACounter)?;
-            locked.add_to_counter(found.entry.words, counter, key, by)
+            locked
+                .add_to_counter(found.entry.words, counter, key, by)
+                .map_err(|value| WriteError::Overflow { value })
         })
     }
 }
@@ -96,18 +103,19 @@ impl<'r> Then<'r> for Add<'r, '_> {
             return None;
         }
         let shard = self.inner.geometry.shard_of(self.hash);
-        match Locked::lock(self.inner, shard) {
-            // Held under the lock, the view is what a lookup would find now.
-            Ok(locked) => view
-                .is_unchanged()
-                .then(|| locked.add_to_counter(hit.words, hit.value, self.key, self.by)),
-            Err(error) => Some(Err(error)),
-        }
+        let owner = view.try_lock(self.inner)?;
+        let locked = view.locked(self.inner, shard, owner);
+        let sum = view
+            .is_unchanged()
+            .then(|| locked.add_to_counter(hit.room, hit.value, self.key, self.by));
+        locked.done();
+        sum.map(|sum| sum.map_err(|value| WriteError::Overflow { value }))
     }
 }
 
 impl Locked<'_> {
-    /// Adds to a counter in place; its entry begins with `head`. The revision is odd meanwhile: a
+    /// Adds to a counter in place and returns the sum, or the value if that would overflow; its
+    /// entry begins with `head`. The revision is odd meanwhile: a
     /// compare-and-set against it fails, so none can succeed with a value from before.
     #[inline(always)]
     fn add_to_counter(
@@ -116,11 +124,11 @@ impl Locked<'_> {
         counter: Words<'_>,
         key: &[u8],
         by: i64,
-    ) -> Result<i64, WriteError> {
+    ) -> Result<i64, i64> {
         let counter = counter.at(0);
         let value = counter.load(Ordering::Relaxed).cast_signed();
         let Some(sum) = value.checked_add(by) else {
-            return Err(WriteError::Overflow { value });
+            return Err(value);
         };
         let revision = self.next_revision();
         let word = head.at(entry::REVISION);

@@ -196,7 +196,7 @@ impl Locked<'_> {
     #[inline(always)]
     pub(crate) fn publish(&self, change: Change, revision: u64, key: &[u8]) {
         if self.feed_is_on() {
-            self.append_record(change, revision, key);
+            self.aside().append_record(change, revision, key);
             wake(self.region);
         }
     }

@@ -4,13 +4,15 @@
 
 use crate::counter::copy_counter;
 use crate::entry::{words_for, EntryRef, Meta};
-use crate::index::{directory_word, names_entry, Bucket, Found};
+use crate::index::{directory_word, Bucket, Found};
 use crate::layout::{
     entry, place_in_page, slot, tag_of, BUCKET_LEN, INLINE_BUCKETS, PAGE_BUCKETS, PAGE_LEN, WORD,
 };
+use crate::lock;
 use crate::memory::Words;
 use crate::region::Inner;
-use crate::shard::{shard_words, Root};
+use crate::session::OwnerId;
+use crate::shard::{shard_words, Brief, Root};
 use crate::sync::{fence, AtomicU64, Ordering};
 
 /// What a lookup started from: as long as it holds, all that was read since belongs together.
@@ -40,8 +42,8 @@ pub(crate) struct Hit<'r> {
     pub(crate) slot: &'r AtomicU64,
     pub(crate) word: u64,
     pub(crate) meta: Meta,
-    /// All of it.
-    pub(crate) words: Words<'r>,
+    /// From its first word to the end of the page.
+    pub(crate) room: Words<'r>,
     pub(crate) value: Words<'r>,
 }
 
@@ -86,7 +88,27 @@ impl<'r> View<'r> {
     /// Looks for the key in the first bucket of its chain.
     #[inline(always)]
     pub(crate) fn glance(&self, inner: &'r Inner, hash: u64, key: &[u8]) -> Glance<'r> {
-        scan(inner, self.bucket, hash, key)
+        scan::<false>(inner, self.bucket, hash, key)
+    }
+
+    /// The same, but any entry that is no counter is unclear.
+    #[inline(always)]
+    pub(crate) fn glance_at_counter(&self, inner: &'r Inner, hash: u64, key: &[u8]) -> Glance<'r> {
+        scan::<true>(inner, self.bucket, hash, key)
+    }
+
+    /// Locks the shard that the view is of, if it is free. Under the lock, an unchanged view is what
+    /// a lookup would find.
+    #[inline(always)]
+    pub(crate) fn try_lock(&self, inner: &Inner) -> Option<OwnerId> {
+        let owner = inner.session.current()?;
+        lock::try_acquire(self.shard, owner).then_some(owner)
+    }
+
+    /// The locked shard, whose number is `index`, for who got the lock as `owner`.
+    #[inline(always)]
+    pub(crate) fn locked(&self, inner: &'r Inner, index: u64, owner: OwnerId) -> Brief<'r> {
+        Brief::of(inner, index, self.shard, owner)
     }
 }
 
@@ -100,10 +122,10 @@ pub(crate) fn look_further<'r, T: Then<'r>>(
     then: T,
 ) -> Option<T::Output> {
     let view = View::new(inner, inner.geometry.shard_of(hash), hash)?;
-    let glance = match scan(inner, view.bucket, hash, key) {
+    let glance = match scan::<false>(inner, view.bucket, hash, key) {
         Glance::Link(link) => {
             let next = Bucket::linked(inner, link).ok()??;
-            scan(inner, next, hash, key)
+            scan::<false>(inner, next, hash, key)
         }
         glance => glance,
     };
@@ -121,15 +143,21 @@ pub(crate) trait Then<'r> {
 
 /// Looks for the key in one bucket. Each slot is looked at once: between two looks at the last one
 /// a link may turn into an entry, which neither look would find, and the version is raised only
-/// after that.
+/// after that. With `COUNTER`, an entry that is no counter is unclear.
 #[inline(always)]
-fn scan<'r>(inner: &'r Inner, bucket: Bucket<'r>, hash: u64, key: &[u8]) -> Glance<'r> {
+fn scan<'r, const COUNTER: bool>(
+    inner: &'r Inner,
+    bucket: Bucket<'r>,
+    hash: u64,
+    key: &[u8],
+) -> Glance<'r> {
     let tag = tag_of(hash);
     let mut last = 0;
     for slot in bucket.slots() {
         let word = slot.load(Ordering::Relaxed);
-        if word >> slot::TAG_SHIFT == tag && names_entry(word) {
-            return match hit(inner, slot, word, key) {
+        // What is free or a link has the tag 0, and is no hit.
+        if word >> slot::TAG_SHIFT == tag {
+            return match hit::<COUNTER>(inner, slot, word, key) {
                 Some(hit) => Glance::Entry(hit),
                 None => Glance::Unclear,
             };
@@ -166,35 +194,48 @@ fn near_bucket(inner: &Inner, shard: u64, bucket: u64) -> Option<Bucket<'_>> {
 
 /// The key's entry, if it is the one that a slot names and of an ordinary kind.
 #[inline(always)]
-fn hit<'r>(inner: &'r Inner, slot: &'r AtomicU64, word: u64, key: &[u8]) -> Option<Hit<'r>> {
+fn hit<'r, const COUNTER: bool>(
+    inner: &'r Inner,
+    slot: &'r AtomicU64,
+    word: u64,
+    key: &[u8],
+) -> Option<Hit<'r>> {
     // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
     fence(Ordering::Acquire);
     let offset = word & slot::OFFSET_MASK;
     inner.memory.prefetch(offset + BUCKET_LEN);
-    if !inner.geometry.in_pages(offset) {
+    if word & slot::LINK != 0 || !inner.geometry.in_pages(offset) {
         return None;
     }
     let room = inner
         .memory
         .trusted_words(offset, (PAGE_LEN - offset % PAGE_LEN) / WORD);
-    let head = room.first(entry::HEAD_WORDS)?;
-    let meta = Meta(head.at(entry::META).load(Ordering::Relaxed));
-    if !meta.is_ordinary(key.len() as u64) || meta.value_len() > LONG {
+    if room.len() < entry::HEAD_WORDS {
         return None;
     }
-    let (own_key, rest) = room
-        .from(inner.geometry.head_words)?
-        .split(words_for(key.len() as u64))?;
+    let key_len = key.len() as u64;
+    let mut meta = Meta(room.at(entry::META).load(Ordering::Relaxed));
+    if COUNTER {
+        let counter = Meta::new(key_len, WORD, entry::COUNTER);
+        if meta != counter {
+            return None;
+        }
+        // The compiler knows more about this one.
+        meta = counter;
+    } else if !meta.is_ordinary(key_len) || meta.value_len() > LONG {
+        return None;
+    }
+    let own_key = room.from(inner.geometry.head_words)?;
     if !own_key.bytes_are(key) {
         return None;
     }
-    let (value, rest) = rest.split(words_for(meta.value_len()))?;
+    let value = own_key.from(words_for(key_len))?;
     Some(Hit {
         slot,
         word,
         meta,
-        words: room.first(room.len() - rest.len())?,
-        value,
+        room,
+        value: value.first(words_for(meta.value_len()))?,
     })
 }
 
@@ -202,20 +243,20 @@ impl<'r> Hit<'r> {
     /// Milliseconds, or 0 for never.
     #[inline(always)]
     pub(crate) fn expires_at(&self) -> u64 {
-        self.words.at(entry::EXPIRES_AT).load(Ordering::Relaxed)
+        self.room.at(entry::EXPIRES_AT).load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     pub(crate) fn is_expired(&self, inner: &Inner) -> bool {
         let at = self.expires_at();
-        at != 0 && at <= inner.clock.now_ms()
+        at != 0 && is_past(inner, at)
     }
 
     /// Appends the value to `out`.
     #[inline(always)]
     pub(crate) fn copy_value(&self, out: &mut Vec<u8>) {
         if self.meta.has(entry::COUNTER) {
-            copy_counter(self.words, self.value, out);
+            copy_counter(self.room, self.value, out);
         } else {
             // At most `LONG`.
             #[allow(clippy::cast_possible_truncation)]
@@ -230,7 +271,26 @@ impl<'r> Hit<'r> {
         Found {
             slot: self.slot,
             word: self.word,
-            entry: EntryRef::made(inner, self.word & slot::OFFSET_MASK, self.words, self.meta),
+            entry: EntryRef::made(
+                inner,
+                self.word & slot::OFFSET_MASK,
+                self.words(inner),
+                self.meta,
+            ),
         }
     }
+
+    /// All words of the entry.
+    #[inline(always)]
+    fn words(&self, inner: &Inner) -> Words<'r> {
+        let len = self.meta.block_len(&inner.geometry) / WORD;
+        self.room.first(len).unwrap_or(self.room)
+    }
+}
+
+/// Out of line, so that what every read needs stays in registers.
+#[cold]
+#[inline(never)]
+fn is_past(inner: &Inner, at: u64) -> bool {
+    at <= inner.clock.now_ms()
 }

@@ -36,36 +36,55 @@ pub(crate) fn acquire(
     words: Words<'_>,
     owner: OwnerId,
 ) -> Result<Acquired, WriteError> {
-    // Acquire pairs with the Release store of the last holder's `release`.
-    let free =
-        words
-            .at(shard::LOCK)
-            .compare_exchange(0, owner.0, Ordering::Acquire, Ordering::Relaxed);
-    match free {
-        Ok(_) => Ok(Acquired::Free),
-        Err(_) => acquire_contended(region, shard_index, words, owner),
+    if try_acquire(words, owner) {
+        Ok(Acquired::Free)
+    } else {
+        acquire_contended(region, shard_index, words, owner)
     }
+}
+
+/// Locks a shard if it is free.
+#[inline(always)]
+pub(crate) fn try_acquire(words: Words<'_>, owner: OwnerId) -> bool {
+    // Acquire pairs with the Release store of the last holder's `release`.
+    words
+        .at(shard::LOCK)
+        .compare_exchange(0, owner.0, Ordering::Acquire, Ordering::Relaxed)
+        .is_ok()
 }
 
 /// Unlocks a shard that this thread locked.
 #[inline(always)]
 pub(crate) fn release(region: &Inner, shard_index: u64, words: Words<'_>) {
-    let lock = words.at(shard::LOCK);
     if std::thread::panicking() {
         // Whatever was half done is for the next writer to repair.
-        lock.store(OwnerId::ABANDONED.0, Ordering::Release);
+        words
+            .at(shard::LOCK)
+            .store(OwnerId::ABANDONED.0, Ordering::Release);
         return;
     }
+    unlock(region, shard_index, words);
+}
+
+/// Unlocks a shard that this thread locked, and whose work is done.
+#[inline(always)]
+pub(crate) fn unlock(region: &Inner, shard_index: u64, words: Words<'_>) {
     // Release pairs with the Acquire of the next holder's `acquire`.
-    lock.store(0, Ordering::Release);
+    words.at(shard::LOCK).store(0, Ordering::Release);
     if words.at(shard::WAITERS).load(Ordering::Relaxed) != 0 {
-        words.at(shard::WAITERS).store(0, Ordering::Relaxed);
-        futex::wake(
-            &region.memory,
-            region.geometry.shard_offset(shard_index) + shard::LOCK * WORD,
-            1,
-        );
+        wake_one(region, shard_index, words);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn wake_one(region: &Inner, shard_index: u64, words: Words<'_>) {
+    words.at(shard::WAITERS).store(0, Ordering::Relaxed);
+    futex::wake(
+        &region.memory,
+        region.geometry.shard_offset(shard_index) + shard::LOCK * WORD,
+        1,
+    );
 }
 
 #[cold]

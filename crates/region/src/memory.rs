@@ -237,6 +237,22 @@ impl Words<'_> {
     /// Whether the first bytes of these words are `bytes`, and the rest of the last word is zeros.
     #[inline(always)]
     pub(crate) fn bytes_are(&self, bytes: &[u8]) -> bool {
+        if let (9..=16, Some(first), Some(last)) =
+            (bytes.len(), bytes.first_chunk(), bytes.last_chunk())
+        {
+            let first = u64::from_le_bytes(*first);
+            let second = u64::from_le_bytes(*last) >> (8 * (16 - bytes.len()));
+            return self.first(2).is_some_and(|words| {
+                words.at(0).load(Ordering::Relaxed) == first
+                    && words.at(1).load(Ordering::Relaxed) == second
+            });
+        }
+        self.any_bytes_are(bytes)
+    }
+
+    /// The same for any number of bytes.
+    #[inline(never)]
+    fn any_bytes_are(self, bytes: &[u8]) -> bool {
         let (whole, rest) = bytes.as_chunks::<8>();
         let Some((words, tail)) = self.split(whole.len() as u64) else {
             return false;

@@ -32,17 +32,18 @@ impl<'r> Then<'r> for Plain<'r, '_> {
             return None;
         }
         let shard = self.inner.geometry.shard_of(self.hash);
-        let locked = match Locked::lock(self.inner, shard) {
-            Ok(locked) => locked,
-            Err(error) => return Some(Err(error)),
-        };
-        // Held under the lock, the view is what a lookup would find now.
+        let owner = view.try_lock(self.inner)?;
+        let locked = view.locked(self.inner, shard, owner);
         if !view.is_unchanged() {
+            locked.done();
             return None;
         }
-        let set = match glance {
+        match glance {
             Glance::Entry(hit) if !hit.is_expired(self.inner) => {
-                Ok(locked.replace(view, &hit, &self)?)
+                let revision = locked.replace(view, &hit, &self);
+                locked.sweep_a_little();
+                locked.done();
+                revision.map(Ok)
             }
             Glance::Nothing => {
                 let new = NewEntry {
@@ -52,12 +53,16 @@ impl<'r> Then<'r> for Plain<'r, '_> {
                     expires_at: self.expires_at,
                     owner: None,
                 };
-                locked.put(view.bucket, None, &new)
+                let set = locked.aside().insert(view.bucket, &new);
+                locked.sweep_a_little();
+                locked.done();
+                (!lacks_room(&set)).then_some(set)
             }
-            _ => return None,
-        };
-        locked.sweep_a_little();
-        (!lacks_room(&set)).then_some(set)
+            _ => {
+                locked.done();
+                None
+            }
+        }
     }
 }
 

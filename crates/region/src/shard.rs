@@ -6,7 +6,9 @@ use crate::lock::{self, Acquired};
 use crate::memory::Words;
 use crate::region::Inner;
 use crate::session::OwnerId;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 
 /// A shard whose lock this thread holds. The methods are spread over the modules that own the
 /// subject: `index`, `alloc`, `pool`, `evict`, `ephemeral`, `sweep`, `repair`, `feed`.
@@ -34,6 +36,13 @@ impl<'r> Locked<'r> {
             locked.repair();
         }
         Ok(locked)
+    }
+
+    /// A copy to lend to what is rarely called. Only what is lent needs a place in memory: without
+    /// it, a locked shard stays in registers.
+    #[inline(always)]
+    pub(crate) fn aside(&self) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(Self { ..*self })
     }
 
     #[inline(always)]
@@ -74,6 +83,55 @@ impl Drop for Locked<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         lock::release(self.region, self.index, self.words);
+    }
+}
+
+/// A locked shard for a few straight steps, which end with [`Brief::done`]. Unlike [`Locked`] it
+/// has no destructor that would need it in memory, so all of it stays in registers.
+pub(crate) struct Brief<'r> {
+    locked: ManuallyDrop<Locked<'r>>,
+    abandon: Abandon<'r>,
+}
+
+impl<'r> Brief<'r> {
+    /// Of a shard whose lock was just got, from a holder that released it.
+    #[inline(always)]
+    pub(crate) fn of(region: &'r Inner, index: u64, words: Words<'r>, owner: OwnerId) -> Self {
+        Self {
+            locked: ManuallyDrop::new(Locked {
+                region,
+                index,
+                words,
+                owner,
+            }),
+            abandon: Abandon(words.at(shard::LOCK)),
+        }
+    }
+
+    /// Unlocks the shard.
+    #[inline(always)]
+    pub(crate) fn done(self) {
+        std::mem::forget(self.abandon);
+        lock::unlock(self.locked.region, self.locked.index, self.locked.words);
+    }
+}
+
+impl<'r> Deref for Brief<'r> {
+    type Target = Locked<'r>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Locked<'r> {
+        &self.locked
+    }
+}
+
+/// Gives the lock up for repair when dropped, which only a panic does.
+struct Abandon<'r>(&'r AtomicU64);
+
+impl Drop for Abandon<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.store(OwnerId::ABANDONED.0, Ordering::Release);
     }
 }
 

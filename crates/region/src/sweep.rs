@@ -82,7 +82,7 @@ impl Locked<'_> {
         if self.get(shard::TTL_ENTRIES) != 0
             && self.get(shard::REVISION).is_multiple_of(2 * SWEEP_EVERY)
         {
-            self.sweep_next_bucket();
+            self.aside().sweep_next_bucket();
         }
     }
 

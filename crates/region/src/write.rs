@@ -367,6 +367,12 @@ impl<'r> Locked<'r> {
         }
     }
 
+    /// [`Locked::put`] of a key that is not there, out of line.
+    #[inline(never)]
+    pub(crate) fn insert(&self, bucket: Bucket<'r>, new: &NewEntry<'_>) -> Result<u64, WriteError> {
+        self.put(bucket, None, new)
+    }
+
     /// Writes a new entry and lets the key's slot name it: insert or replace.
     #[inline(always)]
     pub(crate) fn put(

@@ -2,8 +2,9 @@
 
 use crate::watchdog::Watchdog;
 use ganger_region::test_support::Heap;
-use ganger_region::{Config, Cursor, Options, Region};
+use ganger_region::{Config, Cursor, Options, Region, SetOptions};
 use std::collections::BTreeMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -232,4 +233,30 @@ fn a_scan_meets_every_stable_key_once_while_the_index_grows_and_shrinks() {
         assert!(buckets.0 < buckets.1, "the index neither grew nor shrank");
     });
     is_clean(&region);
+}
+
+/// A caller's clock is asked under the lock. If it panics there, the shard must neither stay locked
+/// nor be taken for whole.
+#[test]
+fn a_clock_that_panics_under_the_lock_leaves_the_shard_to_repair() {
+    static PANICS: AtomicBool = AtomicBool::new(false);
+    let _watchdog = Watchdog::new("a clock that panics");
+    let clock = || {
+        assert!(!PANICS.load(Ordering::Relaxed), "the clock is broken");
+        1000
+    };
+    let config = Config::new(1 << 20).shards(1).sessions(2);
+    let (_heap, region) = Heap::create(&config, Options::new().clock(clock)).unwrap();
+    let expiring = SetOptions::new().ttl_ms(60_000);
+    for round in 1..=3 {
+        region.set_with(b"key", b"old", expiring).unwrap();
+        PANICS.store(true, Ordering::Relaxed);
+        let set = catch_unwind(AssertUnwindSafe(|| region.set(b"key", b"new")));
+        PANICS.store(false, Ordering::Relaxed);
+        assert!(set.is_err());
+        assert_eq!(region.get(b"key").unwrap().unwrap(), b"old");
+        region.set(b"key", b"new").unwrap();
+        assert_eq!(region.stats().repairs, round);
+        is_clean(&region);
+    }
 }
