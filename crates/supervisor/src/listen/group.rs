@@ -42,7 +42,9 @@ pub(super) struct Group {
     index_of: BTreeMap<Slot, usize>,
     /// The slots whose process has asked for its socket.
     taken: BTreeSet<Slot>,
-    /// The weights that are in force, by index.
+    /// The weights that are in force, by index. An exchange is not made for nothing: the kernel
+    /// frees the old program later, and a thousand that wait for that at once have locked up
+    /// Linux 6.18.
     in_force: Vec<u32>,
     file: Option<unix::File>,
     _entry: holder::Entry,
