@@ -132,7 +132,7 @@ impl Broker {
         loop {
             let (deadline, pidfd) = {
                 let state = self.state();
-                if *wishes.borrow() != None && state.machine.is_over() {
+                if wishes.borrow().is_some() && state.machine.is_over() {
                     break;
                 }
                 let pidfd = state.process.as_ref().map(|(_, pidfd)| Arc::clone(pidfd));

@@ -4,6 +4,7 @@ use crate::app::{App, AppError, Canary, Progress, Reload, Target, World};
 use crate::broker::Broker;
 use crate::config::AppConfig;
 use crate::control::{server, streams, Reply, Request, Scale};
+use crate::events::Happening;
 use crate::logs::Filter;
 use crate::report::{Event, Status};
 use std::collections::BTreeMap;
@@ -73,7 +74,7 @@ impl Core {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn app(&self, name: &str) -> Result<App, Reply> {
+    fn app(&self, name: &str) -> Result<App, AppError> {
         let apps = self.apps();
         apps.get(name).cloned().ok_or_else(|| {
             let names: Vec<&str> = apps.keys().map(String::as_str).collect();
@@ -81,7 +82,7 @@ impl Core {
                 true => "there are no apps".to_owned(),
                 false => format!("there is {}", names.join(", ")),
             };
-            Reply::failed(format!("there is no app {name}: {known}"))
+            AppError::Config(format!("there is no app {name}: {known}"))
         })
     }
 
@@ -113,8 +114,8 @@ impl Core {
         }
     }
 
-    async fn change(&self, request: Request, progress: Progress) -> Result<String, Reply> {
-        let outcome = match request {
+    async fn change(&self, request: Request, progress: Progress) -> Result<String, AppError> {
+        match request {
             Request::Start(config) => self.start(*config).await,
             Request::Reload {
                 app,
@@ -158,8 +159,7 @@ impl Core {
             | Request::Describe { .. }
             | Request::Logs { .. }
             | Request::Events { .. } => Ok(String::new()),
-        };
-        outcome.map_err(failed)
+        }
     }
 }
 
@@ -175,7 +175,7 @@ impl server::Handler for Core {
                     let _ = replies.send(Reply::App(app.status())).await;
                     let _ = replies.send(Reply::done("")).await;
                 }
-                Err(reply) => drop(replies.send(reply).await),
+                Err(error) => drop(replies.send(failed(error)).await),
             },
             Request::Logs {
                 app,
@@ -183,12 +183,12 @@ impl server::Handler for Core {
                 lines,
                 follow,
             } => {
-                if let Some(Err(reply)) = app
+                if let Some(Err(error)) = app
                     .as_deref()
                     .filter(|app| !RESERVED.contains(app))
                     .map(|app| self.app(app))
                 {
-                    let _ = replies.send(reply).await;
+                    let _ = replies.send(failed(error)).await;
                     return;
                 }
                 let filter = Filter { app, worker };
@@ -209,7 +209,7 @@ impl server::Handler for Core {
                     }
                 };
                 let (outcome, ()) = tokio::join!(self.change(request, progress), told);
-                let last = outcome.map_or_else(|reply| reply, Reply::done);
+                let last = outcome.map_or_else(failed, Reply::done);
                 let _ = replies.send(last).await;
             }
         }
@@ -219,8 +219,11 @@ impl server::Handler for Core {
 /// Runs what a signal asks for: all apps are reloaded.
 pub(crate) async fn reload_all(core: Rc<Core>) {
     for app in core.all() {
-        // It tells everybody itself how that went.
-        let _ = app.reload(Reload::default(), &Progress::silent()).await;
+        let outcome = app.reload(Reload::default(), &Progress::silent()).await;
+        if let Err(error @ AppError::Busy { .. }) = outcome {
+            let what = Happening::new(app.name(), "reload-refused", error.to_string());
+            core.world.tell(what);
+        }
     }
 }
 

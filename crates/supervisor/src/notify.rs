@@ -116,6 +116,20 @@ pub fn tell_parent(state: &str) -> io::Result<()> {
     socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
+/// Tells this process's own parent now and then that it lives, if that is wanted of it.
+pub(crate) async fn feed_watchdog() {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let is_meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let Some(micros) = number("WATCHDOG_USEC").filter(|micros| is_meant && *micros > 0) else {
+        return;
+    };
+    let pause = std::time::Duration::from_micros(micros / 2);
+    loop {
+        let _ = tell_parent("WATCHDOG=1");
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// One message; `None` if it was nobody's of ours.
 fn receive(socket: &UnixDatagram) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = [0; MESSAGE_MAX];

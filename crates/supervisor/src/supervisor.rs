@@ -171,6 +171,7 @@ async fn run(
     if !options.is_quiet {
         tokio::spawn(show_events(events.clone(), foreground.clone()));
     }
+    tokio::spawn(notify::feed_watchdog());
     let region = region(&options)?;
     let home = options.home.clone();
     let world = World::new(home, events, logs, region, mark, Some(guard));

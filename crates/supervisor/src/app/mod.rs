@@ -164,6 +164,13 @@ impl App {
 
     /// Begins something that takes steps; refused while something else is going on.
     fn turn(&self, doing: &str) -> Result<Turn, AppError> {
+        let trouble = {
+            let state = self.state();
+            state.trouble().filter(|_| state.is_ending)
+        };
+        if let Some(trouble) = trouble {
+            return Err(trouble);
+        }
         let busy = || AppError::Busy {
             app: self.name().to_owned(),
             doing: self.state().doing.clone().unwrap_or_default(),
@@ -224,7 +231,7 @@ impl App {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.app.change(|state| {
-            state.doing = None;
+            state.doing = state.is_ending.then(|| "stopping".to_owned());
             state.is_rolling_back = false;
         });
     }

@@ -44,8 +44,8 @@ impl App {
             command.env = env;
         }
         let generation = self.change(|state| {
-            state.generation += 1;
-            state.generation
+            state.last_generation += 1;
+            state.last_generation
         });
         progress.say(
             self,
@@ -68,6 +68,7 @@ impl App {
                 self.change(|state| {
                     state.config.command = (*command).clone();
                     state.command = command;
+                    state.generation = generation;
                 });
                 let text = format!("{replaced} workers are of generation {generation}");
                 progress.say(self, None, "reload-done", text.clone());
@@ -189,6 +190,9 @@ impl Steps<'_> {
     async fn prove(&self, pairs: &[Pair]) -> Result<(), AppError> {
         let app = &self.turn.app;
         let judged = app.until(|state| {
+            if let Some(trouble) = state.trouble() {
+                return Some(Err(trouble));
+            }
             let mut are_ready = true;
             for pair in pairs {
                 if let Some(failure) = state.failure(pair.new) {
@@ -196,9 +200,6 @@ impl Steps<'_> {
                 }
                 let member = state.members.get(&pair.new)?;
                 are_ready &= member.machine.state() == WorkerState::Ready;
-            }
-            if state.is_rolling_back {
-                return Some(Err(rolled_back(&state.config.name)));
             }
             are_ready.then_some(Ok(()))
         });
@@ -287,8 +288,7 @@ impl Steps<'_> {
         self.progress.say(app, None, "canary-start", text);
         let trouble = app.until(|state| {
             let failure = pairs.iter().find_map(|pair| state.failure(pair.new));
-            let is_unwanted = state.is_rolling_back;
-            failure.or_else(|| is_unwanted.then(|| rolled_back(&state.config.name)))
+            failure.or_else(|| state.trouble())
         });
         let trouble = tokio::time::timeout(canary.time, trouble).await;
         app.change(|state| {
@@ -326,14 +326,20 @@ impl Steps<'_> {
     }
 }
 
-fn rolled_back(app: &str) -> AppError {
-    AppError::Failed {
-        text: format!("{app}: rolled back to the old generation"),
-        lines: Vec::new(),
-    }
-}
-
 impl super::state::State {
+    /// Why what is going on must not go on, if so.
+    pub(super) fn trouble(&self) -> Option<AppError> {
+        let what = match (self.is_ending, self.is_rolling_back) {
+            (true, _) => "it is being stopped",
+            (false, true) => "rolled back to the old generation",
+            (false, false) => return None,
+        };
+        Some(AppError::Failed {
+            text: format!("{}: {what}", self.config.name),
+            lines: Vec::new(),
+        })
+    }
+
     /// Gives addresses back that no worker serves.
     fn give_back(&mut self, addresses: &[String]) {
         for text in addresses {

@@ -37,7 +37,8 @@ impl App {
         }
         drain(self.clone(), key, Patience::Full).await;
         self.change(|state| {
-            let Some(member) = state.members.get(&key) else {
+            let member = state.members.get(&key).filter(|_| !state.is_ending);
+            let Some(member) = member else {
                 return;
             };
             let plan = Plan {
@@ -55,6 +56,9 @@ impl App {
             state.handle(key, Input::Start);
         });
         self.until(|state| {
+            if let Some(trouble) = state.trouble() {
+                return Some(Err(trouble));
+            }
             let Some(member) = state.members.get(&key) else {
                 return Some(Ok(()));
             };

@@ -104,6 +104,9 @@ impl App {
 
     async fn all_ready(&self, keys: &[Key]) -> Result<(), AppError> {
         self.until(|state| {
+            if let Some(trouble) = state.trouble() {
+                return Some(Err(trouble));
+            }
             let mut are_ready = true;
             for key in keys {
                 if let Some(failure) = state.failure(*key) {

@@ -27,7 +27,10 @@ pub(crate) struct State {
     pub(crate) notes: Vec<String>,
     /// Workers wanted.
     pub(crate) wanted: u16,
+    /// The generation that serves.
     pub(crate) generation: u64,
+    /// The last that was begun.
+    pub(crate) last_generation: u64,
     pub(crate) members: BTreeMap<Key, Member>,
     /// Slots whose workers are gone: what still waits there is taken care of.
     pub(crate) retired: BTreeSet<Slot>,
@@ -35,6 +38,8 @@ pub(crate) struct State {
     pub(crate) doing: Option<String>,
     /// Whether whatever is going on is to be undone.
     pub(crate) is_rolling_back: bool,
+    /// Whether it is being stopped: nothing new is started.
+    pub(crate) is_ending: bool,
     /// Whether the app has come to its end.
     pub(crate) is_over: bool,
     /// Whether it was seen to listen nowhere.
@@ -62,10 +67,12 @@ impl State {
             notes: rung.1,
             wanted,
             generation: 1,
+            last_generation: 1,
             members: BTreeMap::new(),
             retired: BTreeSet::new(),
             doing: None,
             is_rolling_back: false,
+            is_ending: false,
             is_over: false,
             is_silent: false,
             stuck: Watch::default(),
@@ -83,6 +90,9 @@ impl State {
 
     /// Adds a worker and starts it.
     pub(crate) fn add(&mut self, key: Key, plan: Plan) {
+        if self.is_ending {
+            return;
+        }
         let now = self.world.now_ms();
         self.retired.remove(&plan.slot);
         let member = Member::new(&self.config, plan, now);
@@ -240,7 +250,11 @@ impl State {
             self.stuck.look(&queues);
             self.route();
         }
-        queues.values().any(|len| *len > 0)
+        let is_any_busy = queues.values().any(|len| *len > 0);
+        if !is_any_busy {
+            self.listeners().heal();
+        }
+        is_any_busy
     }
 
     /// Gives new connections to whom they belong by now.
@@ -350,6 +364,7 @@ impl State {
         if let Some(member) = self.members.get_mut(&key) {
             member.process = None;
         }
+        self.listeners().heal();
         self.handle(key, Input::Exited { code, signal });
     }
 

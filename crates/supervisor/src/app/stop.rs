@@ -9,11 +9,9 @@ impl App {
     /// Ends all workers, whatever else is going on with the app, and waits for it.
     pub(crate) async fn stop(&self, progress: &Progress) -> String {
         let is_first = self.change(|state| {
-            let is_first = state.doing.as_deref() != Some("stopping");
-            // What is going on gives up as soon as it sees that.
             state.doing = Some("stopping".to_owned());
-            state.is_rolling_back = true;
-            is_first
+            // What else is going on gives up as soon as it sees that.
+            !std::mem::replace(&mut state.is_ending, true)
         });
         if is_first {
             progress.say(self, None, "stop-start", "stops");

@@ -16,7 +16,12 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &CompletionsArgs, mut command: clap::Command) -> Result<(), Failure> {
+pub(crate) fn run(args: &CompletionsArgs, command: clap::Command) -> Result<(), Failure> {
+    // What is hidden is not to be offered either.
+    let shown = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let mut command = clap::Command::new("ganger")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommands(shown.cloned());
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, "ganger", &mut text);
     Ok(std::io::stdout().lock().write_all(&text)?)
