@@ -56,9 +56,14 @@ async fn greet(settings: &Settings, socket: &Path) -> Result<Established, Error>
     }
     let mut out = BytesMut::new();
     Frame::control(1, &hello)?.write_to(&mut out);
-    send(&stream, &out).await.map_err(failed)?;
+    let sent = send(&stream, &out).await;
     let mut received = BytesMut::new();
-    let mut fd = first_bytes(&stream, &mut received).await.map_err(failed)?;
+    // A broker that is full says so without waiting for a hello, and closes: then the hello can't be
+    // sent any more, but why can be read.
+    let first = first_bytes(&stream, &mut received).await;
+    let mut fd = first
+        .map_err(|error| sent.err().unwrap_or(error))
+        .map_err(failed)?;
     let mut codec = FrameCodec::new(&Limits::default());
     let frame = loop {
         if let Some(frame) = codec.decode(&mut received).map_err(unreadable)? {

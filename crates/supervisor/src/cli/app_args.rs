@@ -25,7 +25,13 @@ pub(crate) struct AppArgs {
     command: Vec<String>,
     /// How many workers: a number, or `auto` for as many as CPUs may be used (by affinity and control
     /// group)
-    #[arg(short = 'n', long = "workers", value_name = "N|auto", default_value = "auto", value_parser = workers)]
+    #[arg(
+        short = 'n',
+        long = "workers",
+        value_name = "N|auto",
+        default_value = "auto",
+        value_parser = workers
+    )]
     workers: WorkerCount,
     /// Name of the app [default: from the command]
     #[arg(long, value_name = "NAME", value_parser = name)]
@@ -36,14 +42,31 @@ pub(crate) struct AppArgs {
     listen: Vec<String>,
     /// Who gets a new connection: `reuseport`, a queue for each worker, evenly filled; or `shared`, one
     /// queue, of which the first idle worker takes
-    #[arg(long, value_enum, default_value_t = BalanceArg::Reuseport, hide_possible_values = true, value_name = "POLICY")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = BalanceArg::Reuseport,
+        hide_possible_values = true,
+        value_name = "POLICY"
+    )]
     balance: BalanceArg,
     /// How a worker gets its listeners: `node` (as under node:cluster), `listen-fds` (as under
     /// systemd), `seccomp` (its bind is answered), or `auto`, the first that fits
-    #[arg(long, value_enum, default_value_t = DeliverArg::Auto, hide_possible_values = true, value_name = "HOW")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = DeliverArg::Auto,
+        hide_possible_values = true,
+        value_name = "HOW"
+    )]
     deliver: DeliverArg,
     /// Workers that a reload replaces at a time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=512)
+    )]
     width: u16,
     /// Set a variable for the workers. May be repeated
     #[arg(short = 'e', long = "env", value_name = "KEY=VALUE", value_parser = variable)]
@@ -101,13 +124,23 @@ struct RestartArgs {
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = units::duration_ms)]
     restart_delay_max: u64,
     /// So many crashes within the window, and a worker is left alone as failed
-    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 15,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     max_crashes: u32,
     /// The window in which crashes are counted
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration_ms)]
     crash_window: u64,
     /// Exit codes that mean that a worker is done and is not to be started again: 0,3
-    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(0..=255))]
+    #[arg(
+        long,
+        value_name = "CODES",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(i32).range(0..=255)
+    )]
     done_codes: Vec<i32>,
 }
 
@@ -125,7 +158,12 @@ struct LivenessArgs {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration_ms)]
     liveness_timeout: u64,
     /// So many failures in a row mean that it hangs
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     liveness_failures: u32,
 }
 
