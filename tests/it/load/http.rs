@@ -190,11 +190,14 @@ fn ended(line: &Line, error: Option<io::Error>) -> Trouble {
         Some(error) => format!("{error}, {} bytes of a head", line.buffer.len()),
         None => format!("end, {} bytes of a head", line.buffer.len()),
     };
+    let is_reset = error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
     let kind = match (line.buffer.is_empty(), line.uses, line.is_taken_in()) {
         (false, ..) => Kind::Truncated,
-        (true, 0..=1, _) if error.is_some() => Kind::Reset,
+        (true, 0..=1, _) if is_reset => Kind::Reset,
         (true, 0..=1, _) => Kind::Dropped,
         (true, _, false) => Kind::IdleRace,
+        // What was read leaves an end behind, what was not a reset.
+        (true, _, true) if is_reset => Kind::IdleRaceUnread,
         (true, _, true) => Kind::IdleRaceUnproven,
     };
     Trouble { kind, detail }

@@ -13,9 +13,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// A kept connection on which a request failed so long after it was sent was not idle any more:
-/// that is no race of its close.
-pub(super) const RACE: Duration = Duration::from_millis(50);
+/// A request that failed so long after it was sent on a kept connection was not crossed by its
+/// close: that is no race.
+const RACE: Duration = Duration::from_millis(50);
+/// The same where the server had not read it: it may not have run in all that time.
+pub(super) const RACE_UNREAD: Duration = Duration::from_millis(500);
 
 /// What all requests of a load share.
 pub(crate) struct Shared {
@@ -160,7 +162,12 @@ async fn attempt(
     let sent = Instant::now();
     let mut result = http::exchange(line, shared.plan.shape, id, is_kept).await;
     if let Err(trouble) = &mut result {
-        if trouble.kind == Kind::IdleRaceUnproven && sent.elapsed() > RACE {
+        let limit = match trouble.kind {
+            Kind::IdleRaceUnread => RACE_UNREAD,
+            Kind::IdleRaceUnproven => RACE,
+            _ => Duration::MAX,
+        };
+        if sent.elapsed() > limit {
             trouble.kind = Kind::Reset;
         }
     }

@@ -26,8 +26,11 @@ pub(crate) enum Kind {
     /// The client wrote on an idle kept connection that the server had closed already: the
     /// server's kernel never took the request in. No load balancer of connections can prevent it.
     IdleRace,
-    /// As `IdleRace`, but the server's kernel took the request in, and closed at once: the server
-    /// closed in that instant, or it lost a request that it could have answered.
+    /// As `IdleRace`, but the server's kernel took the request in, and the server closed without
+    /// having read it: a server that could not run just then, and found both at the same time.
+    IdleRaceUnread,
+    /// As `IdleRace`, but the server may have read the request: it was closed at once, in that
+    /// instant or because the server lost a request that it could have answered.
     IdleRaceUnproven,
     /// The client's own trouble: it had no port or no descriptor.
     Own,
@@ -136,7 +139,8 @@ impl Report {
     #[track_caller]
     pub(crate) fn assert_perfect_but_races(&self, what: &str) {
         assert!(self.answered > 0, "{what}: no request was made");
-        let races = self.count(Kind::IdleRace) + self.count(Kind::IdleRaceUnproven);
+        let races = [Kind::IdleRace, Kind::IdleRaceUnread, Kind::IdleRaceUnproven];
+        let races: u64 = races.into_iter().map(|kind| self.count(kind)).sum();
         assert_eq!(self.failed(), races, "{what}: {self}");
         eprintln!("{what}: {self}");
     }

@@ -23,6 +23,7 @@ pub(crate) struct Place {
     folder: PathBuf,
     mark: String,
     pub(crate) address: Ipv4Addr,
+    user: Option<u32>,
     _watchdog: Watchdog,
 }
 
@@ -34,7 +35,6 @@ pub(crate) struct Recipe {
     env: Vec<(String, String)>,
     command: Vec<String>,
     has_broker: bool,
-    user: Option<u32>,
     output: Option<PipeWriter>,
 }
 
@@ -64,6 +64,7 @@ impl Place {
             folder,
             mark: format!("GANGER_TEST_MARK={name}"),
             address: Ipv4Addr::new(127, a, b, c),
+            user: None,
             _watchdog: Watchdog::new(test, 900),
         }
     }
@@ -77,9 +78,11 @@ impl Place {
         self.folder.join(name)
     }
 
-    /// Makes another user the owner of the place.
-    pub(crate) fn give_to(&self, uid: u32) {
+    /// Makes another user the owner of the place, as whom everything is run from now on.
+    pub(crate) fn of(mut self, uid: u32) -> Self {
         std::os::unix::fs::chown(&self.folder, Some(uid), Some(uid)).unwrap();
+        self.user = Some(uid);
+        self
     }
 
     /// Writes a file of the test, and tells its path.
@@ -105,7 +108,6 @@ impl Place {
                 .map(|word| word.as_ref().to_owned())
                 .collect(),
             has_broker: false,
-            user: None,
             output: None,
         }
     }
@@ -122,6 +124,9 @@ impl Place {
             .env("PORT", PORT.to_string())
             .env_remove("NODE_OPTIONS")
             .stdin(Stdio::null());
+        if let Some(uid) = self.user {
+            command.uid(uid).gid(uid);
+        }
         command
     }
 
@@ -180,12 +185,6 @@ impl Recipe {
         self
     }
 
-    /// Runs it as another user, to whom the place belongs.
-    pub(crate) fn user(mut self, uid: u32) -> Self {
-        self.user = Some(uid);
-        self
-    }
-
     /// Where it writes, if not to the file that [`Place::output`] reads.
     pub(crate) fn output(mut self, output: PipeWriter) -> Self {
         self.output = Some(output);
@@ -219,9 +218,6 @@ impl Recipe {
                 let file = file.open(self.place.file("output")).unwrap();
                 command.stdout(file.try_clone().unwrap()).stderr(file);
             }
-        }
-        if let Some(uid) = self.user {
-            command.uid(uid).gid(uid);
         }
         let child = spawn_bound(&mut command);
         Ganger {
@@ -304,7 +300,7 @@ impl Ganger {
     #[track_caller]
     pub(crate) fn wait_ready(&self, workers: u16) {
         let mut last = None;
-        let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+        let deadline = std::time::Instant::now() + 4 * crate::harness::PATIENCE;
         loop {
             if let Some(app) = self.app() {
                 let is_ready = |worker: &WorkerStatus| worker.state == WorkerState::Ready;

@@ -23,11 +23,21 @@ mod verbs;
 mod zero_loss;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How often a test repeats what it is about: so many times, or a multiple of that in a long run.
 fn rounds(usual: usize) -> usize {
     let times = std::env::var("GANGER_SUPERVISOR_TIMES").ok();
     usual * times.and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// Waits for what takes real programs a while, however busy the machine is.
+fn wait_until_patient(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The folder of the programs that tests run.

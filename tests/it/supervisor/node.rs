@@ -4,6 +4,7 @@ use super::ganger::{said, spawn_bound, Ganger, Place, Recipe, APP, PORT};
 use super::{installed, script};
 use crate::harness::wait_until;
 use crate::load::{Load, Plan};
+use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -242,19 +243,18 @@ fn a_worker_sees_of_its_primary_what_node_cluster_shows_it() {
     };
     let theirs = under_node_cluster(&node, &program);
     assert!(theirs.len() > 16, "{theirs:#?}");
-    let ganger = Place::new("cluster").recipe(&[&node, &program]).workers(1);
-    let ganger = ganger.start();
-    assert_eq!(
-        theirs,
-        run_and_stop(
-            &ganger.place,
-            || {
-                ganger.must(&["stop", APP]);
-            },
-            || lines(&ganger, None)
-        )
-    );
-    ganger.stop();
+    let recipe = Place::new("cluster").recipe(&[&node, &program]).workers(1);
+    let ganger = recipe.start();
+    let shown = || {
+        let output = ganger.place.output();
+        let own = output.lines().filter(|line| line.starts_with("app.0 "));
+        own.filter_map(|line| Some(line.split_once("| ")?.1.to_owned()))
+            .collect()
+    };
+    let stop = || ganger.signal(Signal::TERM);
+    let ours = run_and_stop(&ganger.place, stop, shown);
+    assert_eq!(theirs, ours);
+    ganger.into_place().assert_empty();
 }
 
 /// `cluster.worker.disconnect()`, called by the program: it ends as it wants, and is replaced.
@@ -298,7 +298,7 @@ fn under_node_cluster(node: &str, program: &str) -> Vec<String> {
     let pid = process.id();
     let seen = run_and_stop(
         &place,
-        || super::ganger::kill(pid, rustix::process::Signal::TERM),
+        || super::ganger::kill(pid, Signal::TERM),
         || place.output().lines().map(str::to_owned).collect(),
     );
     process.wait().unwrap();

@@ -2,7 +2,7 @@
 //! their number lose nothing.
 
 use super::ganger::{Ganger, Place, APP, PORT};
-use super::{example, installed, program, script};
+use super::{example, installed, program, script, wait_until_patient};
 use crate::harness::wait_until;
 use crate::load::{Load, Plan, Report, Shape};
 use std::collections::BTreeSet;
@@ -16,13 +16,15 @@ pub(super) struct Traffic {
     rate: f64,
 }
 
-pub(super) const FRESH: Traffic = Traffic::new("a connection each", Shape::Hello, None, 60.0);
+pub(super) const FRESH: Traffic = Traffic::new("a connection each", Shape::Hello, None, 40.0);
 pub(super) const SLOW: Traffic = Traffic::new("slow requests", Shape::Slow(200), None, 10.0);
-pub(super) const KEPT: Traffic = Traffic::new("kept connections", Shape::Hello, Some(8), 60.0);
-pub(super) const ECHO: Traffic = Traffic::new("websockets", Shape::Echo, Some(8), 60.0);
+pub(super) const KEPT: Traffic = Traffic::new("kept connections", Shape::Hello, Some(8), 40.0);
+pub(super) const ECHO: Traffic = Traffic::new("websockets", Shape::Echo, Some(8), 40.0);
+/// Websockets are closed with a close frame after so long.
+pub(super) const WEBSOCKETS_GO: &[&str] = &["--env", "GANGER_WEBSOCKET_GRACE_MS=300"];
 const DOWNLOAD: Traffic = Traffic::new("downloads", Shape::Download(300_000), None, 5.0);
 const UPLOAD: Traffic = Traffic::new("uploads", Shape::Upload(300_000), None, 3.0);
-const FILE: Traffic = Traffic::new("files", Shape::File("a file\n"), None, 40.0);
+const FILE: Traffic = Traffic::new("files", Shape::File("a file\n"), None, 30.0);
 
 impl Traffic {
     const fn new(name: &'static str, shape: Shape, kept: Option<usize>, rate: f64) -> Self {
@@ -32,6 +34,12 @@ impl Traffic {
             kept,
             rate,
         }
+    }
+
+    /// The same, at a part of the rate: for programs that need more time for a request.
+    pub(super) const fn by(mut self, part: f64) -> Self {
+        self.rate *= part;
+        self
     }
 
     pub(super) fn start(self, ganger: &Ganger) -> Load {
@@ -56,7 +64,7 @@ impl Loads {
     pub(super) fn go_on(&self, answers: u64) {
         let goals: Vec<u64> = self.0.iter().map(|(_, load)| load.answered()).collect();
         for ((name, load), goal) in self.0.iter().zip(goals) {
-            wait_until(name, || load.answered() >= goal + answers);
+            wait_until_patient(name, || load.answered() >= goal + answers);
         }
     }
 
@@ -162,9 +170,9 @@ fn fastify() {
 fn a_websocket_server_of_node() {
     let packages = installed("node/node_modules/ws");
     if let (Some(command), Some(_)) = (script("node", "node/ws.js"), packages) {
-        // A websocket is never done: it ends when the grace time does.
+        // A websocket is never done: it is to be told to go after a while.
         let recipe = Place::new("ws").recipe(&command);
-        let ganger = recipe.option(&["--grace", "2s"]).start();
+        let ganger = recipe.option(WEBSOCKETS_GO).start();
         see_both_answer(&ganger, ECHO);
         change(&ganger, &[ECHO]);
         ganger.stop();
@@ -191,7 +199,7 @@ fn sh_c() {
 
 #[test]
 fn uvicorn_with_fastapi() {
-    let traffic = [FRESH, KEPT, SLOW, DOWNLOAD, UPLOAD];
+    let traffic = [FRESH, KEPT, SLOW, DOWNLOAD, UPLOAD].map(|one| one.by(0.5));
     if installed("python/.venv/bin/uvicorn").is_some() {
         prove("uvicorn", &traffic, |place| uvicorn_command(place).unwrap());
     }

@@ -49,7 +49,7 @@ fn refuse(recipe: Recipe, bad: impl Fn(&str) -> String, words: &[&str]) {
 #[test]
 fn a_release_that_never_gets_ready_does_not_go_live() {
     if let Some(recipe) = recipe("never ready", "node/http.js") {
-        let recipe = recipe.option(&["--start-timeout", "3s"]);
+        let recipe = recipe.option(&["--start-timeout", "8s"]);
         let bad =
             |_: &str| "console.log('still thinking'); setInterval(() => {}, 1000);".to_owned();
         refuse(recipe, bad, &["still thinking"]);
@@ -81,7 +81,7 @@ fn a_release_that_crashes_after_it_is_ready_does_not_go_live() {
 #[test]
 fn a_release_that_listens_on_another_port_does_not_go_live() {
     if let Some(recipe) = recipe("other port", "node/http.js") {
-        let recipe = recipe.option(&["--start-timeout", "3s"]);
+        let recipe = recipe.option(&["--start-timeout", "8s"]);
         let other = (PORT + 1).to_string();
         let bad = |good: &str| good.replace("process.env.PORT || 3000", &other);
         refuse(recipe, bad, &[&other, &PORT.to_string()]);
@@ -91,9 +91,9 @@ fn a_release_that_listens_on_another_port_does_not_go_live() {
 #[test]
 fn a_release_that_answers_with_errors_does_not_go_live() {
     if let Some(recipe) = recipe("500", "node/http.js") {
-        let recipe = recipe.option(&["--ready-http", "/hello?id=1", "--start-timeout", "3s"]);
+        let recipe = recipe.option(&["--ready-http", "/hello?id=1", "--start-timeout", "8s"]);
         let bad =
             |good: &str| good.replace("case '/hello':", "case '/hello': res.statusCode = 500;");
-        refuse(recipe, bad, &["500"]);
+        refuse(recipe, bad, &["/hello?id=1", "not answered well"]);
     }
 }

@@ -2,7 +2,7 @@
 //! connections, kept connections, slow requests and websockets.
 
 use super::ganger::{Ganger, Place, APP};
-use super::programs::{uvicorn_command, Loads, Traffic, ECHO, FRESH, KEPT, SLOW};
+use super::programs::{uvicorn_command, Loads, Traffic, ECHO, FRESH, KEPT, SLOW, WEBSOCKETS_GO};
 use super::{installed, rounds, script};
 use crate::load::Report;
 
@@ -36,19 +36,19 @@ fn reloads_of_uvicorn_lose_nothing() {
     if let Some(command) = uvicorn_command(&place) {
         let ganger = place.recipe(&command).start();
         let judge = Report::assert_perfect_but_races;
-        reload(&ganger, &[FRESH, KEPT, SLOW], rounds(6), judge);
+        let traffic = [FRESH, KEPT, SLOW].map(|one| one.by(0.5));
+        reload(&ganger, &traffic, rounds(6), judge);
         ganger.stop();
     }
 }
 
-/// A websocket is ended by a close frame or by the end of the grace time; its client connects again
-/// and finds a server.
+/// A websocket is told to go by a close frame; its client connects again and finds a server.
 #[test]
 fn reloads_lose_no_message_of_a_websocket() {
     let packages = installed("node/node_modules/ws");
     if let (Some(command), Some(_)) = (script("node", "node/ws.js"), packages) {
         let recipe = Place::new("reloads of ws").recipe(&command);
-        let ganger = recipe.option(&["--grace", "1s"]).start();
+        let ganger = recipe.option(WEBSOCKETS_GO).start();
         let judge = Report::assert_perfect_but_races;
         reload(&ganger, &[ECHO], rounds(4), judge);
         ganger.stop();

@@ -40,6 +40,8 @@ pub(crate) struct Member {
     pub(crate) share: u32,
     /// How its last process ended.
     pub(crate) last_exit: Option<Exit>,
+    /// Why its present or last process could not have an address.
+    pub(crate) bind_error: Option<String>,
 }
 
 impl Member {
@@ -58,6 +60,15 @@ impl Member {
             last_pid: None,
             share: plan.share,
             last_exit: None,
+            bind_error: None,
+        }
+    }
+
+    /// What is wrong with it, in full.
+    pub(crate) fn explain(&self, why: &str) -> String {
+        match &self.bind_error {
+            Some(error) => format!("{why} ({error})"),
+            None => why.to_owned(),
         }
     }
 }

@@ -374,7 +374,7 @@ impl super::state::State {
         if !is_failing {
             return None;
         }
-        let why = machine.reason().unwrap_or("it was stopped");
+        let why = member.explain(machine.reason().unwrap_or("it was stopped"));
         let text = format!(
             "{}: the new worker {} did not become ready, the old one stays: {why}",
             self.config.name, key.index

@@ -179,7 +179,11 @@ impl State {
                 return self.handle(key, Input::Finished);
             }
             What::Deliver(DeliverEvent::BindFailed { address, error }) => {
-                let text = format!("{address}: {error}");
+                let text = match error.contains(&address) {
+                    true => error,
+                    false => format!("{address}: {error}"),
+                };
+                member.bind_error = Some(text.clone());
                 return self.tell(Some(key), "worker-bind-failed", text);
             }
             What::Deliver(DeliverEvent::Listening(address)) => {
@@ -326,6 +330,7 @@ impl State {
                 let ready = self.config.ready.clone();
                 member.gate = Gate::new(ready, member.required.clone(), self.is_silent, now);
                 member.last_pid = Some(process.number());
+                member.bind_error = None;
                 member.process = Some(process);
                 self.tell(Some(key), "worker-start", "started");
                 Input::Spawned

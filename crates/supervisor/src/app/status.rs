@@ -56,7 +56,7 @@ impl App {
         let state = self.state();
         let mut members = state.members.iter();
         let (key, member) = members.find(|(_, one)| one.machine.state() == WorkerState::Failed)?;
-        let why = member.machine.reason().unwrap_or_default();
+        let why = member.explain(member.machine.reason().unwrap_or_default());
         Some(AppError::Failed {
             text: format!("{}: worker {} failed: {why}", state.config.name, key.index),
             lines: state.last_lines(*key),
