@@ -57,8 +57,9 @@ pub(super) async fn drain(app: App, key: Key, patience: Patience) {
     if patience == Patience::Full {
         let mut empty = 0;
         while empty < EMPTY_LOOKS && is_draining(&app, key) {
-            let len = queue_len(&app, key);
-            empty = if len == 0 { empty + 1 } else { 0 };
+            // As long as the switch waits, more may come.
+            let is_empty = app.state().settle() && queue_len(&app, key) == 0;
+            empty = if is_empty { empty + 1 } else { 0 };
             tokio::time::sleep(QUEUE_LOOK).await;
         }
     }

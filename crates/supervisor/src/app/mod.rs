@@ -307,7 +307,11 @@ async fn look(app: std::sync::Weak<Inner>) {
         let Some(inner) = app.upgrade() else { return };
         let app = App(inner);
         // Not a change that anybody waits for.
-        let is_busy = app.state().look_at_queues();
+        let is_busy = {
+            let mut state = app.state();
+            let is_settled = state.settle();
+            state.look_at_queues() || !is_settled
+        };
         app.rescue_strays();
         pause = if is_busy { LOOK_BUSY } else { LOOK_IDLE };
     }

@@ -190,8 +190,6 @@ impl State {
                 let address = address.to_string();
                 member.addresses.insert(address.clone());
                 self.is_silent = false;
-                self.routed.clear();
-                self.route();
                 Sign::Listening(address)
             }
             What::Deliver(DeliverEvent::Ready) | What::Notify(notify::Word::Ready) => Sign::Told,
@@ -232,6 +230,11 @@ impl State {
         });
         let silences = self.members.keys().map(|key| self.silence_ms(*key));
         deadlines.chain(silences).flatten().min()
+    }
+
+    /// Catches up on switches of connections that had to wait. Whether none waits any more.
+    pub(crate) fn settle(&self) -> bool {
+        self.listeners().settle()
     }
 
     /// Takes one look at the queues: whether any holds something.

@@ -2,7 +2,7 @@
 
 use super::program::{program, with_probes, Choice};
 use super::socket;
-use super::{holder, unix, Address, ListenError, Side, Slot};
+use super::{holder, pace, unix, Address, ListenError, Side, Slot};
 use crate::config::Balance;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,10 +42,10 @@ pub(super) struct Group {
     index_of: BTreeMap<Slot, usize>,
     /// The slots whose process has asked for its socket.
     taken: BTreeSet<Slot>,
-    /// The weights that are in force, by index. An exchange is not made for nothing: the kernel
-    /// frees the old program later, and a thousand that wait for that at once have locked up
-    /// Linux 6.18.
+    /// The weights that are in force, by index. An exchange is not made for nothing: see [`pace`].
     in_force: Vec<u32>,
+    /// Whether other ones are due.
+    pub(super) is_waiting: bool,
     file: Option<unix::File>,
     _entry: holder::Entry,
 }
@@ -101,6 +101,7 @@ impl Group {
             index_of: BTreeMap::new(),
             taken: BTreeSet::new(),
             in_force: Vec::new(),
+            is_waiting: false,
             file,
         })
     }
@@ -187,7 +188,8 @@ impl Group {
             }
         }
         by_index.resize(self.sockets.len(), 0);
-        if by_index == self.in_force {
+        self.is_waiting = by_index != self.in_force && !pace::take();
+        if by_index == self.in_force || self.is_waiting {
             return Ok(());
         }
         let choice = match self.address {

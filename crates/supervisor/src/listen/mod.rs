@@ -22,6 +22,7 @@ mod address;
 mod error;
 mod group;
 mod holder;
+mod pace;
 mod program;
 mod socket;
 mod steer;
@@ -162,8 +163,9 @@ impl Listeners {
     }
 
     /// Gives new connections to slots by weight (0 or absent: none), on all addresses; each
-    /// switches atomically. Of an address that only some slots serve, those get all. Without any
-    /// weight all stays as it was.
+    /// switches atomically, at once unless there were very many switches in the last moments: then
+    /// [`Self::settle`] is to be called until it says so. Of an address that only some slots serve,
+    /// those get all. Without any weight all stays as it was.
     ///
     /// # Errors
     ///
@@ -177,6 +179,17 @@ impl Listeners {
             result = result.and(routed);
         }
         result
+    }
+
+    /// Catches up on switches that had to wait (see [`pace`]). Whether none waits any more.
+    pub fn settle(&mut self) -> bool {
+        let mut is_settled = true;
+        for group in self.groups.iter_mut().filter(|group| group.is_waiting) {
+            // What the system refuses stays as it was.
+            let _ = group.route(&self.weights);
+            is_settled &= !group.is_waiting;
+        }
+        is_settled
     }
 
     /// Connections that wait in a slot's queues. Those of Unix sockets don't count: their queue is
