@@ -30,14 +30,20 @@ pub(crate) struct Arguments {
     /// Size of the shared memory, if it is to be made. Memory is taken as it fills.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse)]
     region_size: u64,
-    /// Name of the shared memory: if it is still there, it is used as it is. It outlives the broker.
+    /// Name of the shared memory: if it is still there, it is used as it is. It outlives the
+    /// broker.
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
     /// Make the shared memory a cache: when it is full, what was not read for long goes.
     #[arg(long)]
     evict: bool,
     /// Threads that serve clients.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=256)
+    )]
     threads: u16,
     /// Members of this group (a number) may connect too.
     #[arg(long, value_name = "GID")]

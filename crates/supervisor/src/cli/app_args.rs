@@ -23,27 +23,50 @@ pub(crate) struct AppArgs {
         value_name = "COMMAND"
     )]
     command: Vec<String>,
-    /// How many workers: a number, or `auto` for as many as CPUs may be used (by affinity and control
-    /// group)
-    #[arg(short = 'n', long = "workers", value_name = "N|auto", default_value = "auto", value_parser = workers)]
+    /// How many workers: a number, or `auto` for as many as CPUs may be used (by affinity and
+    /// control group)
+    #[arg(
+        short = 'n',
+        long = "workers",
+        value_name = "N|auto",
+        default_value = "auto",
+        value_parser = workers
+    )]
     workers: WorkerCount,
     /// Name of the app [default: from the command]
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
-    /// Open this address before the first worker starts: 127.0.0.1:3000, :80, unix:/run/app.sock. May
-    /// be repeated. Needed only for programs that take listeners by LISTEN_FDS
+    /// Open this address before the first worker starts: 127.0.0.1:3000, :80, unix:/run/app.sock.
+    /// May be repeated. Needed only for programs that take listeners by LISTEN_FDS
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Vec<String>,
-    /// Who gets a new connection: `reuseport`, a queue for each worker, evenly filled; or `shared`, one
-    /// queue, of which the first idle worker takes
-    #[arg(long, value_enum, default_value_t = BalanceArg::Reuseport, hide_possible_values = true, value_name = "POLICY")]
+    /// Who gets a new connection: `reuseport`, a queue for each worker, evenly filled; or `shared`,
+    /// one queue, of which the first idle worker takes
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = BalanceArg::Reuseport,
+        hide_possible_values = true,
+        value_name = "POLICY"
+    )]
     balance: BalanceArg,
     /// How a worker gets its listeners: `node` (as under node:cluster), `listen-fds` (as under
     /// systemd), `seccomp` (its bind is answered), or `auto`, the first that fits
-    #[arg(long, value_enum, default_value_t = DeliverArg::Auto, hide_possible_values = true, value_name = "HOW")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = DeliverArg::Auto,
+        hide_possible_values = true,
+        value_name = "HOW"
+    )]
     deliver: DeliverArg,
     /// Workers that a reload replaces at a time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=512)
+    )]
     width: u16,
     /// Set a variable for the workers. May be repeated
     #[arg(short = 'e', long = "env", value_name = "KEY=VALUE", value_parser = variable)]
@@ -93,8 +116,8 @@ struct StopArgs {
 
 #[derive(Debug, Args)]
 struct RestartArgs {
-    /// Wait before a crashed worker starts again; doubled with each crash, with jitter [default: none
-    /// at first]
+    /// Wait before a crashed worker starts again; doubled with each crash, with jitter [default:
+    /// none at first]
     #[arg(long, value_name = "TIME", value_parser = units::duration_ms)]
     restart_delay: Option<u64>,
     /// Longest wait
@@ -107,15 +130,20 @@ struct RestartArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration_ms)]
     crash_window: u64,
     /// Exit codes that mean that a worker is done and is not to be started again: 0,3
-    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(0..=255))]
+    #[arg(
+        long,
+        value_name = "CODES",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(i32).range(0..=255)
+    )]
     done_codes: Vec<i32>,
 }
 
 #[derive(Debug, Args)]
 struct LivenessArgs {
     /// Find out whether a worker hangs: `http:/PATH` must answer below 500, `tcp` must be accepted,
-    /// `heartbeat` must be sent by the worker (WATCHDOG=1 or process.send('heartbeat')). One that hangs
-    /// gets SIGABRT, then SIGKILL
+    /// `heartbeat` must be sent by the worker (WATCHDOG=1 or process.send('heartbeat')). One that
+    /// hangs gets SIGABRT, then SIGKILL
     #[arg(long, value_name = "PROBE", value_parser = probe)]
     liveness: Option<Probe>,
     /// How often

@@ -39,7 +39,13 @@ pub struct ReloadArgs {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
     canary: Option<u8>,
     /// For so long; then it gets all of them [default: 30s]
-    #[arg(long = "for", id = "canary_for", value_name = "TIME", requires = "canary", value_parser = units::duration_ms)]
+    #[arg(
+        long = "for",
+        id = "canary_for",
+        value_name = "TIME",
+        requires = "canary",
+        value_parser = units::duration_ms
+    )]
     canary_for: Option<u64>,
     /// Go back to the old generation
     #[arg(long, conflicts_with_all = ["width", "canary", "canary_for", "update_env"])]

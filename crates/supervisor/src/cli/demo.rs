@@ -30,7 +30,13 @@ Starts a small web service on 127.0.0.1 that counts hits, keeps sessions and a r
 memory, and tells all browsers through the broker what happens. Ctrl-C ends it.")]
 pub struct DemoArgs {
     /// How many workers
-    #[arg(short = 'n', long = "workers", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
+    #[arg(
+        short = 'n',
+        long = "workers",
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX))
+    )]
     workers: u16,
     /// The port [default: 8080, or the next free one]
     #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
