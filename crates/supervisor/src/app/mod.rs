@@ -3,11 +3,11 @@
 //!
 //! # Theory of operation
 //!
-//! [`state::State`] holds everything and decides on the spot: what happened to a worker goes into
+//! `state::State` holds everything and decides on the spot: what happened to a worker goes into
 //! its machine ([`crate::worker`]), what comes out is done, and connections are routed anew. One
-//! task ([`engine`]) feeds it with what the processes' watchers report and with the passing of
+//! task (`engine`) feeds it with what the processes' watchers report and with the passing of
 //! time. What takes steps (reload, scale, restart, stop) is a future that changes the state and
-//! waits until it has become what it needs; one at a time ([`App::turn`]). Nothing waits with the
+//! waits until it has become what it needs; one at a time (`App::turn`). Nothing waits with the
 //! lock held, and everything that is waited for has a deadline in a worker's machine or gate.
 
 mod alive;
