@@ -324,7 +324,10 @@ fn tell_when_ready(core: &Rc<Core>) {
 /// Children that nobody waits for: what workers left to this process, which is the first of its
 /// container or their subreaper.
 fn reap(core: &Core) {
-    for child in children().filter(|pid| !core.world.is_own(*pid)) {
+    for child in children()
+        .into_iter()
+        .filter(|pid| !core.world.is_own(*pid))
+    {
         if let Some(pid) = Pid::from_raw(child) {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
             let _ = waitid(WaitId::Pid(pid), options);

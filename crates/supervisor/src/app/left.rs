@@ -24,18 +24,21 @@ pub(crate) fn group_members(leader: i32) -> Vec<i32> {
 }
 
 /// This process's children.
-pub(crate) fn children() -> Box<dyn Iterator<Item = i32>> {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
-        Ok(text) => {
-            let numbers: Vec<i32> = text.split(' ').filter_map(|pid| pid.parse().ok()).collect();
-            Box::new(numbers.into_iter())
+pub(crate) fn children() -> Vec<i32> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let lists = threads.map(|thread| fs::read_to_string(thread?.path().join("children")));
+    match lists.collect::<std::io::Result<Vec<String>>>() {
+        Ok(lists) => {
+            let numbers = lists.iter().flat_map(|list| list.split(' '));
+            numbers.filter_map(|pid| pid.parse().ok()).collect()
         }
-        // A kernel without that file.
+        // A kernel without these files, or a thread that ended meanwhile.
         Err(_) => {
+            let own = rustix::process::getpid().as_raw_nonzero().get();
             let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
             let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-            Box::new(pids.filter(move |pid| stat(*pid).is_some_and(|stat| stat.parent == own)))
+            pids.filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == own))
+                .collect()
         }
     }
 }
@@ -59,7 +62,7 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = Pid::from_child(&leader);
-        let is_child = |pid: Pid| children().any(|child| child == pid.as_raw_nonzero().get());
+        let is_child = |pid: Pid| children().contains(&pid.as_raw_nonzero().get());
         assert!(is_child(pid));
         let mut other = String::new();
         let mut stdout = BufReader::new(leader.stdout.take().unwrap());

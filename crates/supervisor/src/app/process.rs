@@ -328,7 +328,9 @@ impl End {
     /// What ran from the group became a child of this process, the subreaper, or is the child of
     /// one that did. Only looked for if there is such a child.
     fn kill_adopted(&self) {
-        let is_any = super::left::children().any(|pid| !self.world.is_own(pid));
+        let is_any = super::left::children()
+            .iter()
+            .any(|pid| !self.world.is_own(*pid));
         if is_any {
             leftovers::kill_all(Whose::Worker(&self.mark), LEFTOVERS_PATIENCE);
         }

@@ -181,7 +181,7 @@ impl Listeners {
         result
     }
 
-    /// Catches up on switches that had to wait (see [`pace`]). Whether none waits any more.
+    /// Catches up on switches that had to wait (see `pace.rs`). Whether none waits any more.
     pub fn settle(&mut self) -> bool {
         let mut is_settled = true;
         for group in self.groups.iter_mut().filter(|group| group.is_waiting) {
