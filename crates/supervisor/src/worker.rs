@@ -183,6 +183,12 @@ impl Worker {
                 }
                 None
             }
+            (Input::SpawnRefused(why), S::Starting) if !self.has_process && self.is_on_trial => {
+                // Somebody waits for the outcome, and what was there before serves on.
+                self.is_wanted = false;
+                self.enter(S::Failed, now_ms, Some(why));
+                None
+            }
             (Input::SpawnRefused(why), S::Starting) if !self.has_process => {
                 let wait = self.policy.refused(random);
                 self.enter(S::Backoff, now_ms, Some(why));

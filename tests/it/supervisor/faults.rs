@@ -1,11 +1,11 @@
 //! Programs that go wrong, and systems that refuse.
 
-use super::ganger::{kill, said, spawn_bound, Place, APP, PORT};
+use super::ganger::{kill, said, spawn_bound, Ganger, Place, APP, PORT};
 use super::programs::FRESH;
 use super::{program, rounds, script, system, wait_until_patient};
 use crate::harness::wait_until;
 use ganger_supervisor::report::WorkerState;
-use rustix::process::{Resource, Rlimit, Signal};
+use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
@@ -85,12 +85,12 @@ fn a_supervisor_without_descriptors_keeps_what_it_has() {
     let load = FRESH.start(&ganger);
     load.wait_answers(10);
     let used = system::open_files(ganger.pid()) as u64;
-    set_limit(ganger.pid(), Resource::Nofile, used + 3);
+    set_limit(&ganger, "nofile", used + 3);
     let said = ganger.must_fail(&["scale", APP, "+20"]);
     assert!(!said.is_empty(), "it says why");
     load.wait_answers(10);
     assert_eq!(ganger.pids().len(), 2, "the old ones are there");
-    set_limit(ganger.pid(), Resource::Nofile, 1024);
+    set_limit(&ganger, "nofile", 1024);
     ganger.must(&["scale", APP, "3"]);
     ganger.wait_ready(3);
     load.wait_answers(10);
@@ -98,14 +98,13 @@ fn a_supervisor_without_descriptors_keeps_what_it_has() {
     ganger.stop();
 }
 
-fn set_limit(pid: u32, resource: Resource, limit: u64) {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed());
-    let limit = Rlimit {
-        current: Some(limit),
-        // What every process inherits: to raise it would take a privilege.
-        ..rustix::process::getrlimit(resource)
-    };
-    rustix::process::prlimit(pid, resource, limit).unwrap();
+/// As the process's own user, who needs no privilege to lower a limit or to raise it again.
+fn set_limit(ganger: &Ganger, resource: &str, limit: u64) {
+    let mut prlimit = ganger.place.program("prlimit");
+    prlimit.args(["--pid", &ganger.pid().to_string()]);
+    prlimit.arg(format!("--{resource}={limit}:"));
+    let output = prlimit.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
 }
 
 /// A user who may have no more processes: what is there stays, and it says why there is no more.
@@ -124,7 +123,7 @@ fn a_user_without_processes_to_spare_is_told() {
     let ganger = place.of(uid).recipe(&command).start();
     let load = FRESH.start(&ganger);
     load.wait_answers(10);
-    set_limit(ganger.pid(), Resource::Nproc, 1);
+    set_limit(&ganger, "nproc", 1);
     let said = ganger.must_fail(&["scale", APP, "3"]);
     assert!(said.contains("esource temporarily unavailable"), "{said}");
     load.wait_answers(10);
@@ -133,7 +132,7 @@ fn a_user_without_processes_to_spare_is_told() {
     let victim = ganger.pids()[0];
     kill(victim, Signal::KILL);
     wait_until("the death to be seen", || !ganger.pids().contains(&victim));
-    set_limit(ganger.pid(), Resource::Nproc, 1000);
+    set_limit(&ganger, "nproc", 1000);
     wait_until("the replacement", || ganger.pids().len() == 2);
     load.wait_answers(10);
     let report = load.stop();

@@ -112,9 +112,18 @@ impl Place {
         }
     }
 
+    /// A program that is run as the user whose place it is.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        if let Some(uid) = self.user {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
     /// `ganger` with these arguments, in this home.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ganger"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_ganger"));
         let (name, value) = self.mark.split_once('=').unwrap();
         command
             .args(arguments)
@@ -124,9 +133,6 @@ impl Place {
             .env("PORT", PORT.to_string())
             .env_remove("NODE_OPTIONS")
             .stdin(Stdio::null());
-        if let Some(uid) = self.user {
-            command.uid(uid).gid(uid);
-        }
         command
     }
 

@@ -100,6 +100,11 @@ fn a_wrong_command_fails_at_once_and_a_full_system_is_waited_for() {
         let action = refused.handle((now + 1) * 20_000, 0, Input::Tick);
         assert_eq!(action, Some(Action::Spawn));
     }
+    let mut on_trial = worker(true);
+    on_trial.handle(0, 0, Input::Start);
+    on_trial.handle(0, 0, Input::SpawnRefused("EAGAIN".into()));
+    assert_eq!(on_trial.state(), S::Failed);
+    assert_eq!(on_trial.reason(), Some("EAGAIN"));
 }
 
 #[test]
