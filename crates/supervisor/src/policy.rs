@@ -2,15 +2,18 @@
 //!
 //! Crashes are counted in a window of *running* time: what a worker spends waiting for its next
 //! start does not age its crashes. So a program that dies at once, again and again, is given up
-//! even though its starts lie ever further apart, and one that crashes once a day never is. The
-//! number of crashes in the window is also what the wait grows with, so a worker that ran well for
-//! a whole window begins again with the shortest.
+//! even though its starts lie ever further apart, and one that crashes once a day never is.
+//!
+//! The wait grows with the lives in a row that were no good: a worker that served for a moment
+//! before it died is back at once, so that whoever is killed once in a while leaves no gap.
 
 use crate::config::Restart;
 use std::collections::VecDeque;
 
 /// The first step of a wait that grows from nothing.
 const STEP_MS: u64 = 100;
+/// Who served at least this long begins again with the shortest wait.
+const SERVED_MS: u64 = 1_000;
 /// Crashes that are remembered where none of them is the last.
 const REMEMBERED: usize = 64;
 
@@ -23,6 +26,15 @@ pub enum Decision {
     GiveUp,
 }
 
+/// The life of a process that is dead, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// From its start.
+    pub ran_ms: u64,
+    /// From when it was ready; 0 if it never was.
+    pub served_ms: u64,
+}
+
 /// The crashes of one worker.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -30,6 +42,8 @@ pub struct Policy {
     /// The running time at which each crash of the window happened, oldest first.
     crashes: VecDeque<u64>,
     run_ms: u64,
+    /// Lives in a row, up to the last, that were no good.
+    bad_lives: u32,
     refusals: u32,
 }
 
@@ -40,14 +54,19 @@ impl Policy {
             restart,
             crashes: VecDeque::new(),
             run_ms: 0,
+            bad_lives: 0,
             refusals: 0,
         }
     }
 
-    /// A process that had run for `ran_ms` is dead. `random` is any number: the wait's jitter.
-    pub fn crashed(&mut self, ran_ms: u64, random: u64) -> Decision {
+    /// A process is dead. `random` is any number: the wait's jitter.
+    pub fn crashed(&mut self, life: Life, random: u64) -> Decision {
         self.refusals = 0;
-        self.run_ms = self.run_ms.saturating_add(ran_ms);
+        self.bad_lives = match life.served_ms {
+            0..SERVED_MS => self.bad_lives.saturating_add(1),
+            _ => 1,
+        };
+        self.run_ms = self.run_ms.saturating_add(life.ran_ms);
         let oldest = self.run_ms.saturating_sub(self.restart.window_ms);
         while self.crashes.front().is_some_and(|at| *at < oldest) {
             self.crashes.pop_front();
@@ -60,8 +79,7 @@ impl Policy {
         if max > 0 && self.crashes.len() >= max {
             return Decision::GiveUp;
         }
-        let nth = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
-        Decision::RestartIn(self.wait(nth, random))
+        Decision::RestartIn(self.wait(self.bad_lives, random))
     }
 
     /// The system had no process to give (too many, no memory): that is not the worker's fault, so
@@ -81,7 +99,7 @@ impl Policy {
         self.crashes.len()
     }
 
-    /// The wait after the `nth` crash: the first is as configured, then twice as long each time;
+    /// The wait after the `nth` failure in a row: the first is as configured, then twice as long each time;
     /// up to a fifth less, so that workers that died together do not start together.
     fn wait(&self, nth: u32, random: u64) -> u64 {
         let Restart {
@@ -117,11 +135,19 @@ mod tests {
         })
     }
 
+    /// A life that ended before it was ready.
+    fn ran(ran_ms: u64) -> Life {
+        Life {
+            ran_ms,
+            served_ms: 0,
+        }
+    }
+
     #[test]
     fn the_wait_begins_as_configured_doubles_and_is_capped() {
         let mut policy = policy(0);
         let waits: Vec<u64> = (0..12)
-            .map(|_| match policy.crashed(10, 0) {
+            .map(|_| match policy.crashed(ran(10), 0) {
                 Decision::RestartIn(wait) => wait,
                 Decision::GiveUp => unreachable!("it may crash for ever"),
             })
@@ -133,14 +159,29 @@ mod tests {
     }
 
     #[test]
+    fn who_served_for_a_moment_is_back_at_once() {
+        let mut policy = policy(0);
+        let served = |served_ms| Life {
+            ran_ms: served_ms + 500,
+            served_ms,
+        };
+        for _ in 0..40 {
+            assert_eq!(policy.crashed(served(1_000), 0), Decision::RestartIn(0));
+        }
+        assert_eq!(policy.crashed(served(999), 0), Decision::RestartIn(100));
+        assert_eq!(policy.crashed(ran(9_000), 0), Decision::RestartIn(200));
+        assert_eq!(policy.crashed(served(1_000), 0), Decision::RestartIn(0));
+    }
+
+    #[test]
     fn a_configured_delay_is_the_first_wait() {
         let mut policy = Policy::new(Restart {
             delay_ms: 500,
             ..Restart::default()
         });
-        assert_eq!(policy.crashed(0, 0), Decision::RestartIn(500));
-        assert_eq!(policy.crashed(0, 0), Decision::RestartIn(1000));
-        assert_eq!(policy.crashed(0, 0), Decision::RestartIn(2000));
+        assert_eq!(policy.crashed(ran(0), 0), Decision::RestartIn(500));
+        assert_eq!(policy.crashed(ran(0), 0), Decision::RestartIn(1000));
+        assert_eq!(policy.crashed(ran(0), 0), Decision::RestartIn(2000));
     }
 
     #[test]
@@ -149,33 +190,40 @@ mod tests {
         // seconds of running.
         let mut policy = policy(15);
         for _ in 0..14 {
-            assert!(matches!(policy.crashed(3_000, 0), Decision::RestartIn(_)));
+            assert!(matches!(
+                policy.crashed(ran(3_000), 0),
+                Decision::RestartIn(_)
+            ));
         }
-        assert_eq!(policy.crashed(3_000, 0), Decision::GiveUp);
+        assert_eq!(policy.crashed(ran(3_000), 0), Decision::GiveUp);
     }
 
     #[test]
     fn exactly_as_many_crashes_as_allowed_stop_it_and_one_less_does_not() {
         let mut policy = policy(3);
-        assert!(matches!(policy.crashed(1, 0), Decision::RestartIn(_)));
-        assert!(matches!(policy.crashed(1, 0), Decision::RestartIn(_)));
-        assert_eq!(policy.crashed(1, 0), Decision::GiveUp);
+        assert!(matches!(policy.crashed(ran(1), 0), Decision::RestartIn(_)));
+        assert!(matches!(policy.crashed(ran(1), 0), Decision::RestartIn(_)));
+        assert_eq!(policy.crashed(ran(1), 0), Decision::GiveUp);
     }
 
     #[test]
     fn a_window_without_a_crash_forgives_all() {
         let mut policy = policy(3);
-        policy.crashed(1, 0);
-        policy.crashed(1, 0);
-        assert_eq!(policy.crashed(60_001, 0), Decision::RestartIn(0));
+        policy.crashed(ran(1), 0);
+        policy.crashed(ran(1), 0);
+        policy.crashed(ran(60_001), 0);
         assert_eq!(policy.crashes(), 1);
     }
 
     #[test]
     fn a_crash_a_day_never_stops_it() {
         let mut policy = policy(2);
+        let day = Life {
+            ran_ms: 86_400_000,
+            served_ms: 86_399_000,
+        };
         for _ in 0..1000 {
-            assert_eq!(policy.crashed(86_400_000, 7), Decision::RestartIn(0));
+            assert_eq!(policy.crashed(day, 7), Decision::RestartIn(0));
         }
     }
 
@@ -201,7 +249,7 @@ mod tests {
             let mut policy = Policy::new(restart);
             let mut last = 0;
             for random in random {
-                let Decision::RestartIn(wait) = policy.crashed(0, random) else {
+                let Decision::RestartIn(wait) = policy.crashed(ran(0), random) else {
                     return Err(TestCaseError::fail("gave up"));
                 };
                 prop_assert!(wait <= delay_max_ms);
@@ -216,7 +264,7 @@ mod tests {
         fn the_memory_of_a_policy_is_bounded(crashes in 1..5_000_usize, max in 0..20_000_u32) {
             let mut policy = policy(max);
             for _ in 0..crashes {
-                policy.crashed(0, 0);
+                policy.crashed(ran(0), 0);
             }
             prop_assert!(policy.crashes() <= (max as usize).max(REMEMBERED));
         }

@@ -17,7 +17,7 @@
 //! `Stop` leads to stopping from wherever there is a process, and to stopped where there is none.
 
 use crate::config::{Restart, Stop};
-use crate::policy::{Decision, Policy};
+use crate::policy::{Decision, Life, Policy};
 use crate::report::WorkerState;
 
 /// `SIGABRT`: what a worker that hangs gets first, so that it can leave a trace.
@@ -99,6 +99,8 @@ pub struct Worker {
     /// Whether it has finished what it had when it was drained.
     has_finished: bool,
     process_since_ms: u64,
+    /// Since when its process serves, or served.
+    ready_since_ms: Option<u64>,
     deadline_ms: Option<u64>,
     starts: u64,
 }
@@ -119,6 +121,7 @@ impl Worker {
             has_process: false,
             has_finished: false,
             process_since_ms: now_ms,
+            ready_since_ms: None,
             deadline_ms: None,
             starts: 0,
         }
@@ -197,6 +200,7 @@ impl Worker {
             }
             (Input::Ready, S::Starting) if self.has_process => {
                 self.enter(S::Ready, now_ms, None);
+                self.ready_since_ms = Some(now_ms);
                 None
             }
             (Input::NotReady(why), S::Starting) if self.has_process => {
@@ -266,6 +270,7 @@ impl Worker {
         let reason = self.reason.take().filter(|_| self.starts > 0);
         self.enter(WorkerState::Starting, now_ms, reason);
         self.process_since_ms = now_ms;
+        self.ready_since_ms = None;
         self.starts += 1;
         Some(Action::Spawn)
     }
@@ -317,8 +322,12 @@ impl Worker {
     }
 
     fn crashed(&mut self, now_ms: u64, random: u64, why: String) {
-        let ran = now_ms.saturating_sub(self.process_since_ms);
-        match self.policy.crashed(ran, random) {
+        let served_since_ms = self.ready_since_ms.unwrap_or(now_ms);
+        let life = Life {
+            ran_ms: now_ms.saturating_sub(self.process_since_ms),
+            served_ms: now_ms.saturating_sub(served_since_ms),
+        };
+        match self.policy.crashed(life, random) {
             _ if self.is_on_trial => self.enter(WorkerState::Failed, now_ms, Some(why)),
             Decision::RestartIn(wait) => {
                 self.enter(WorkerState::Backoff, now_ms, Some(why));

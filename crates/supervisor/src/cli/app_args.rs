@@ -116,8 +116,8 @@ struct StopArgs {
 
 #[derive(Debug, Args)]
 struct RestartArgs {
-    /// Wait before a crashed worker starts again; doubled with each crash, with jitter [default: none
-    /// at first]
+    /// Wait before a crashed worker starts again; doubled with each crash in a row that came before
+    /// it had served for a second, with jitter [default: none at first]
     #[arg(long, value_name = "TIME", value_parser = units::duration_ms)]
     restart_delay: Option<u64>,
     /// Longest wait
