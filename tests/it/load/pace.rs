@@ -15,9 +15,7 @@ use tokio::time::Instant;
 
 /// A request that failed so long after it was sent on a kept connection was not crossed by its
 /// close: that is no race.
-const RACE: Duration = Duration::from_millis(50);
-/// The same where the server had not read it: it may not have run in all that time.
-pub(super) const RACE_UNREAD: Duration = Duration::from_millis(500);
+pub(super) const RACE: Duration = Duration::from_millis(50);
 
 /// What all requests of a load share.
 pub(crate) struct Shared {
@@ -162,12 +160,8 @@ async fn attempt(
     let sent = Instant::now();
     let mut result = http::exchange(line, shared.plan.shape, id, is_kept).await;
     if let Err(trouble) = &mut result {
-        let limit = match trouble.kind {
-            Kind::IdleRaceUnread => RACE_UNREAD,
-            Kind::IdleRaceUnproven => RACE,
-            _ => Duration::MAX,
-        };
-        if sent.elapsed() > limit {
+        let is_race = matches!(trouble.kind, Kind::IdleRaceUnread | Kind::IdleRaceUnproven);
+        if is_race && sent.elapsed() > RACE {
             trouble.kind = Kind::Reset;
         }
     }

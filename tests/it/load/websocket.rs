@@ -2,7 +2,7 @@
 
 use super::answer::Said;
 use super::http::{kind_of_connect, Trouble};
-use super::pace::{Shared, RACE_UNREAD};
+use super::pace::{Shared, RACE};
 use super::report::Kind;
 use super::{Connections, Target};
 use futures_util::{SinkExt, StreamExt};
@@ -161,7 +161,7 @@ async fn serve(
             Some(Ok(Message::Close(frame))) => {
                 let code = frame.map_or(CloseCode::Status, |frame| frame.code);
                 // A message that crossed the close frame on its way is lost by the protocol's rules.
-                let is_race = oldest.is_some_and(|oldest| oldest.elapsed() < RACE_UNREAD);
+                let is_race = oldest.is_some_and(|oldest| oldest.elapsed() < RACE);
                 let trouble = Trouble {
                     kind: if is_race {
                         Kind::IdleRace
