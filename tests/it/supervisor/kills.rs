@@ -38,9 +38,14 @@ fn a_hundred_killed_workers_lose_what_they_were_answering_and_nothing_from_their
         });
         victims_had.extend(system::accepted(victim, ganger.place.address));
         kill(victim, Signal::KILL);
-        wait_until("a replacement", || {
-            let now = ganger.pids();
-            now.len() == 2 && !now.contains(&victim)
+        // What waited is taken over before the next is killed: who is killed again and again before
+        // it takes anything serves nobody.
+        wait_until("a replacement that has taken over the queue", || {
+            let ready = ganger.ready();
+            ready.len() == 2
+                && ready
+                    .iter()
+                    .all(|one| one.pid != pid(victim) && one.queue == 0)
         });
     }
     for (name, load) in [("a connection each", fresh), ("slow requests", slow)] {
@@ -56,10 +61,14 @@ fn a_hundred_killed_workers_lose_what_they_were_answering_and_nothing_from_their
 
 /// Connections that wait in the queue of a process, if that is known.
 fn queue(ganger: &Ganger, pid: u32) -> Option<u32> {
-    let workers = ganger.app()?.workers.into_iter();
-    let pid = i32::try_from(pid).ok();
-    let mut found = workers.filter(|worker| worker.pid == pid);
-    found.next().map(|worker| worker.queue)
+    let mut workers = ganger.app()?.workers.into_iter();
+    let found = workers.find(|worker| worker.pid == self::pid(pid))?;
+    Some(found.queue)
+}
+
+/// As it is reported.
+fn pid(pid: u32) -> Option<i32> {
+    i32::try_from(pid).ok()
 }
 
 /// The same without stopping it first, and all workers of it: what was being answered fails, and
