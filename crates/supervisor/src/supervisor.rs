@@ -191,7 +191,7 @@ async fn run(
     let until_closed = async move { drop(closed.wait_for(|closed| *closed).await) };
     let serving = tokio::task::spawn_local(control.run(Rc::clone(&core), until_closed));
     let name = options.app.name.clone();
-    let outcome = match core.add(options.app) {
+    let outcome = match core.add(options.app, false) {
         Ok(_) => {
             tell_when_ready(&core);
             supervise(&core, &mut signals).await;

@@ -353,18 +353,7 @@ fn two_apps_on_one_port_are_told_apart() {
     let load = FRESH.start(&ganger);
     load.wait_answers(5);
     let [node, path] = command;
-    let said = ganger.must_fail(&[
-        "start",
-        "--name",
-        "second",
-        "-n",
-        "1",
-        "--max-crashes",
-        "2",
-        "--",
-        &node,
-        &path,
-    ]);
+    let said = ganger.must_fail(&["start", "--name", "second", "-n", "1", "--", &node, &path]);
     assert!(said.contains(APP) && said.contains("3000"), "{said}");
     load.wait_answers(5);
     load.stop().assert_perfect("two apps");

@@ -15,6 +15,8 @@ mod node;
 mod programs;
 /// Releases that must not go live.
 mod releases;
+/// One more app either starts or fails at once.
+mod starts;
 /// What the system says of processes and sockets.
 mod system;
 /// The verbs, and the demo.

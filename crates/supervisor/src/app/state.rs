@@ -10,7 +10,7 @@ use crate::deliver::{DeliverEvent, Rung};
 use crate::events::Happening;
 use crate::listen::{Listeners, Side, Slot};
 use crate::notify;
-use crate::ready::{Gate, Sign, Verdict};
+use crate::ready::{Asked, Gate, Sign, Verdict};
 use crate::report::{Exit, WorkerState};
 use crate::worker::{signal_name, Action, Input};
 use std::collections::{BTreeMap, BTreeSet};
@@ -184,7 +184,8 @@ impl State {
                     false => format!("{address}: {error}"),
                 };
                 member.bind_error = Some(text.clone());
-                return self.tell(Some(key), "worker-bind-failed", text);
+                self.tell(Some(key), "worker-bind-failed", text);
+                Sign::Refused
             }
             What::Deliver(DeliverEvent::Listening(address)) => {
                 let address = address.to_string();
@@ -330,8 +331,13 @@ impl State {
         });
         match launched {
             Ok(process) => {
-                let ready = self.config.ready.clone();
-                member.gate = Gate::new(ready, member.required.clone(), self.is_silent, now);
+                let asked = Asked {
+                    ready: self.config.ready.clone(),
+                    required: member.required.clone(),
+                    is_silent: self.is_silent,
+                    is_on_trial: member.machine.is_on_trial(),
+                };
+                member.gate = Gate::new(asked, now);
                 member.last_pid = Some(process.number());
                 member.bind_error = None;
                 member.process = Some(process);

@@ -123,7 +123,8 @@ struct RestartArgs {
     /// Longest wait
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = units::duration_ms)]
     restart_delay_max: u64,
-    /// So many crashes within the window, and a worker is left alone as failed
+    /// So many crashes within the window, and a worker is left alone as failed. Counts once the app
+    /// runs: a `start` fails at the first crash, whatever this says
     #[arg(
         long,
         value_name = "N",
