@@ -120,8 +120,9 @@ pub struct Stop {
 /// What follows a worker's death.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
-    /// Wait before the first restart; then doubled each time, with jitter.
-    pub delay_ms: u64,
+    /// Wait before the first restart; then doubled each time, with jitter. 0: never any. If it is
+    /// not given: none before the first, growing ones from then on.
+    pub delay_ms: Option<u64>,
     /// Longest wait.
     pub delay_max_ms: u64,
     /// So many crashes within the window stop the worker: it is failed.
@@ -191,7 +192,7 @@ impl Default for Stop {
 impl Default for Restart {
     fn default() -> Self {
         Self {
-            delay_ms: 0,
+            delay_ms: None,
             delay_max_ms: 15_000,
             crashes_max: 15,
             window_ms: 60_000,

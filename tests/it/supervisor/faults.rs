@@ -283,7 +283,7 @@ fn memory_and_descriptors_are_flat_over_many_restarts() {
     let count = place.file("count");
     let text = format!("echo x >> {}; echo a line; exit 1", count.display());
     let recipe = place.recipe(&["sh", "-c", &text]).workers(2);
-    let recipe = recipe.option(&["--max-crashes", "1000000", "--restart-delay-max", "0"]);
+    let recipe = recipe.option(&["--max-crashes", "1000000", "--restart-delay", "0"]);
     let ganger = recipe.launch();
     let starts = || std::fs::metadata(&count).map_or(0, |meta| meta.len() / 2);
     let measure = |starts_wanted: u64| {

@@ -117,7 +117,8 @@ struct StopArgs {
 #[derive(Debug, Args)]
 struct RestartArgs {
     /// Wait before a crashed worker starts again; doubled with each crash in a row that came before
-    /// it had served for a second, with jitter [default: none at first]
+    /// it had served for a second, with jitter. 0: always at once [default: at once the first time,
+    /// then waits that grow from 100ms]
     #[arg(long, value_name = "TIME", value_parser = units::duration_ms)]
     restart_delay: Option<u64>,
     /// Longest wait
@@ -253,7 +254,7 @@ impl ReadyArgs {
 impl RestartArgs {
     fn to_config(&self) -> Restart {
         Restart {
-            delay_ms: self.restart_delay.unwrap_or_default(),
+            delay_ms: self.restart_delay,
             delay_max_ms: self.restart_delay_max,
             crashes_max: self.max_crashes,
             window_ms: self.crash_window,
@@ -389,7 +390,7 @@ mod tests {
             (120_000, 500)
         );
         assert_eq!((config.stop.signal, config.stop.grace_ms), (2, 3000));
-        assert_eq!(config.restart.delay_ms, 1000);
+        assert_eq!(config.restart.delay_ms, Some(1000));
         assert_eq!(config.restart.expected_codes, [0, 7]);
         assert_eq!(
             (config.restart.crashes_max, config.restart.window_ms),
