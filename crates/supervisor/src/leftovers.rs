@@ -91,34 +91,6 @@ fn signal_if(pid: Pid, signal: Signal, is_meant: impl Fn(Pid) -> bool) -> bool {
 }
 
 /// All processes but this one.
-/// What the kernel tells of a process.
-pub(crate) struct Stat {
-    /// Whether it is more than a zombie, which only waits for its parent.
-    pub(crate) is_alive: bool,
-    /// Its parent.
-    pub(crate) parent: i32,
-    /// Its process group; 0 for one that is none of this pid namespace's.
-    pub(crate) group: i32,
-}
-
-/// What the kernel tells of a process, while there is one.
-pub(crate) fn stat(pid: i32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, so the fields are counted from its end.
-    let (_, fields) = text.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    Some(Stat {
-        is_alive: !matches!(fields.next()?, "Z" | "X"),
-        parent: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
-    })
-}
-
-/// Whether there is such a process, and it is more than a zombie.
-pub(crate) fn is_alive(pid: Pid) -> bool {
-    stat(pid.as_raw_nonzero().get()).is_some_and(|stat| stat.is_alive)
-}
-
 fn pids() -> impl Iterator<Item = Pid> {
     let own = std::process::id().cast_signed();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -7,6 +7,8 @@ mod faults;
 mod ganger;
 /// Two generations beside each other, and workers that hang.
 mod generations;
+/// Terminals that go away.
+mod hangups;
 /// Deaths of workers, of the broker and of the supervisor.
 mod kills;
 /// Every way in which Node listens, and what node:cluster promises its workers.

@@ -1,7 +1,7 @@
 //! What a worker leaves behind: members of its process group, and processes that ran from it and
 //! were adopted by this one.
 
-use crate::leftovers::stat;
+use crate::proc::stat;
 use rustix::process::Pid;
 use std::fs;
 
