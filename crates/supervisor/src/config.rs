@@ -158,6 +158,23 @@ pub enum Probe {
     Heartbeat,
 }
 
+impl AppConfig {
+    /// The option that only makes sense of an app that listens, if there is one.
+    pub(crate) fn listener_option(&self) -> Option<String> {
+        if !self.listen.is_empty() {
+            return Some(format!("--listen {}", self.listen.join(" --listen ")));
+        }
+        if let Some(path) = &self.ready.http_path {
+            return Some(format!("--ready-http {path}"));
+        }
+        match &self.liveness.as_ref()?.probe {
+            Probe::Tcp => Some("--liveness tcp".to_owned()),
+            Probe::Http(path) => Some(format!("--liveness http:{path}")),
+            Probe::Heartbeat => None,
+        }
+    }
+}
+
 impl Liveness {
     /// How long a worker may be silent before it counts as hanging.
     pub fn patience_ms(&self) -> u64 {

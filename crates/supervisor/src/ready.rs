@@ -46,6 +46,8 @@ pub struct Asked {
     pub ready: Ready,
     /// Addresses it must listen on.
     pub required: BTreeSet<String>,
+    /// Why it must listen somewhere, if it was asked to: what was given.
+    pub must_listen: Option<String>,
     /// Whether it is known that the app listens nowhere.
     pub is_silent: bool,
     /// Whether somebody waits for the outcome: it fails as soon as it is known that it will.
@@ -140,12 +142,15 @@ impl Gate {
         Some(since.saturating_add(REFUSED_MS))
     }
 
-    /// Whether it may count as ready though it listens nowhere.
+    /// Whether it may count as ready though it listens nowhere: nobody asked for a listener, and it
+    /// did not try.
     fn may_be_silent(&self) -> bool {
         !self.asked.ready.is_explicit
             && self.asked.ready.http_path.is_none()
+            && self.asked.must_listen.is_none()
             && self.asked.required.is_empty()
             && self.listening.is_empty()
+            && self.refused_ms.is_none()
     }
 
     fn silent_ms(&self) -> u64 {
@@ -198,7 +203,10 @@ impl Gate {
         } else if let (Some(path), true) = (&self.asked.ready.http_path, self.shows_itself()) {
             format!("GET {path} is not answered well")
         } else {
-            "it listens nowhere".to_owned()
+            match &self.asked.must_listen {
+                Some(given) => format!("it listens nowhere, though {given} was given"),
+                None => "it listens nowhere".to_owned(),
+            }
         };
         format!("not ready after {seconds} s: {what}")
     }
@@ -300,6 +308,25 @@ mod tests {
         assert_eq!(known.verdict(1_999), Verdict::Waiting);
         assert_eq!(known.deadline_ms(), 2_000);
         assert_eq!(known.verdict(2_000), Verdict::Ready);
+    }
+
+    #[test]
+    fn where_a_listener_is_asked_for_or_was_refused_to_live_is_not_enough() {
+        let asked = |must_listen: Option<&str>| Asked {
+            must_listen: must_listen.map(str::to_owned),
+            is_silent: true,
+            ..Asked::default()
+        };
+        let silent = Gate::new(asked(Some("--listen :80")), 1_000);
+        assert_eq!(silent.deadline_ms(), 31_000);
+        assert_eq!(silent.verdict(30_999), Verdict::Waiting);
+        assert!(matches!(silent.verdict(31_000), Verdict::Late(why) if why.contains(":80")));
+        let mut refused = Gate::new(asked(None), 1_000);
+        refused.sign(1_100, Sign::Refused);
+        assert_eq!(refused.verdict(30_999), Verdict::Waiting);
+        assert!(matches!(refused.verdict(31_000), Verdict::Late(_)));
+        refused.sign(1_200, listening(":80"));
+        assert_eq!(refused.verdict(1_200), Verdict::Ready);
     }
 
     #[test]

@@ -140,6 +140,37 @@ fn a_start_with_a_listener_that_is_taken_fails() {
     end(ganger);
 }
 
+/// Who is asked for a listener is not ready without one, however long it lives.
+#[test]
+fn a_start_without_the_listener_that_was_asked_for_fails() {
+    let ganger = supervisor("start without a listener");
+    let address = ganger.place.at(PORT).to_string();
+    for asked in [
+        ["--listen", &address],
+        ["--liveness", "tcp"],
+        ["--liveness", "http:/live"],
+        ["--ready-http", "/up"],
+    ] {
+        let options = [asked[0], asked[1], "--start-timeout", "500ms"];
+        let asked = format!("though {} {} was given", asked[0], asked[1]);
+        let arguments = start(&options, &["sh", "-c", "echo on; exec sleep 1000"]);
+        fails(&ganger, &arguments, &["listens nowhere", &asked, "| on"]);
+    }
+    end(ganger);
+}
+
+/// A queue worker, say, is ready because it lives, and that is said.
+#[test]
+fn a_start_of_what_listens_nowhere_succeeds_and_says_so() {
+    let ganger = supervisor("silent start");
+    ganger.must(&start(&["--start-timeout", "500ms"], &["sleep", "1000"]));
+    let status = ganger.must(&["status"]);
+    assert!(status.contains("2 of 2 ready  listens nowhere"), "{status}");
+    let text = ganger.must(&["describe", "more"]);
+    assert!(text.contains("counts as ready because it lives"), "{text}");
+    end(ganger);
+}
+
 /// While it starts it says so, nothing else can be done with it, and it can be stopped.
 #[test]
 fn a_start_that_takes_long_can_be_stopped() {

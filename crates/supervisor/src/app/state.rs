@@ -43,7 +43,7 @@ pub(crate) struct State {
     /// Whether the app has come to its end.
     pub(crate) is_over: bool,
     /// Whether it was seen to listen nowhere.
-    is_silent: bool,
+    pub(crate) is_silent: bool,
     pub(crate) stuck: Watch<Slot>,
     routed: BTreeMap<Slot, u32>,
     words: mpsc::UnboundedSender<Word>,
@@ -334,6 +334,7 @@ impl State {
                 let asked = Asked {
                     ready: self.config.ready.clone(),
                     required: member.required.clone(),
+                    must_listen: self.config.listener_option(),
                     is_silent: self.is_silent,
                     is_on_trial: member.machine.is_on_trial(),
                 };
@@ -392,7 +393,11 @@ impl State {
             Verdict::Waiting => {}
             Verdict::Ready => {
                 let is_silent = member.addresses.is_empty() && member.gate.listening().is_empty();
-                self.is_silent |= is_silent && self.listeners().addresses().is_empty();
+                if !self.is_silent && is_silent && self.listeners().addresses().is_empty() {
+                    self.is_silent = true;
+                    let text = "it listens nowhere, and counts as ready because it lives";
+                    self.tell(Some(key), "worker-silent", text);
+                }
                 self.handle(key, Input::Ready);
                 self.watch_life(key);
             }

@@ -35,6 +35,7 @@ impl App {
             .to_owned(),
             deliver_notes: state.notes.clone(),
             addresses: addresses.iter().map(ToString::to_string).collect(),
+            listens_nowhere: state.is_silent,
             generation: state.generation,
             doing: state.doing.clone(),
             workers: state

@@ -96,7 +96,8 @@ struct ReadyArgs {
     /// A worker is ready only when this path of its own answers 2xx or 3xx
     #[arg(long, value_name = "PATH", value_parser = http_path)]
     ready_http: Option<String>,
-    /// A start that takes longer has failed
+    /// A start that takes longer has failed; but for a program that listens nowhere and was asked for
+    /// no listener (--listen, a probe): it counts as ready then
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration_ms)]
     start_timeout: u64,
     /// A worker must live so long after it is ready before it counts
