@@ -29,6 +29,12 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     })
 }
 
+/// The numbers of all processes.
+pub(crate) fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// Whether there is such a process, and it is more than a zombie.
 pub(crate) fn is_alive(pid: Pid) -> bool {
     stat(pid.as_raw_nonzero().get()).is_some_and(|stat| stat.is_alive)
