@@ -80,7 +80,6 @@ impl Broker {
             ..Stop::default()
         };
         let restart = Restart {
-            delay_ms: 0,
             delay_max_ms: 150,
             // Workers go on without it, so it is worth any number of attempts.
             crashes_max: 0,

@@ -120,8 +120,9 @@ pub struct Stop {
 /// What follows a worker's death.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
-    /// Wait before the first restart; then doubled each time, with jitter.
-    pub delay_ms: u64,
+    /// Wait before the first restart; then doubled each time, with jitter. 0: never any. If it is
+    /// not given: none before the first, growing ones from then on.
+    pub delay_ms: Option<u64>,
     /// Longest wait.
     pub delay_max_ms: u64,
     /// So many crashes within the window stop the worker: it is failed.
@@ -155,6 +156,23 @@ pub enum Probe {
     Tcp,
     /// The worker must say `WATCHDOG=1` (sd_notify) or send `heartbeat` (Node) in time.
     Heartbeat,
+}
+
+impl AppConfig {
+    /// The option that only makes sense of an app that listens, if there is one.
+    pub(crate) fn listener_option(&self) -> Option<String> {
+        if !self.listen.is_empty() {
+            return Some(format!("--listen {}", self.listen.join(" --listen ")));
+        }
+        if let Some(path) = &self.ready.http_path {
+            return Some(format!("--ready-http {path}"));
+        }
+        match &self.liveness.as_ref()?.probe {
+            Probe::Tcp => Some("--liveness tcp".to_owned()),
+            Probe::Http(path) => Some(format!("--liveness http:{path}")),
+            Probe::Heartbeat => None,
+        }
+    }
 }
 
 impl Liveness {
@@ -191,7 +209,7 @@ impl Default for Stop {
 impl Default for Restart {
     fn default() -> Self {
         Self {
-            delay_ms: 0,
+            delay_ms: None,
             delay_max_ms: 15_000,
             crashes_max: 15,
             window_ms: 60_000,

@@ -9,7 +9,8 @@
 //! Workers also have a parent-death signal, which is faster; the guard is for what they started in
 //! turn. A guard that is itself killed is missed by nobody but those.
 
-use crate::leftovers::{kill_until_gone, stat, Stat, Whose};
+use crate::leftovers::{kill_until_gone, Whose};
+use crate::proc::{stat, Stat};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{pipe_with, PipeFlags};

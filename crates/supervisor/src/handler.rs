@@ -43,8 +43,8 @@ impl Core {
         }
     }
 
-    /// Starts one more app.
-    pub(crate) fn add(&self, config: AppConfig) -> Result<App, AppError> {
+    /// Starts one more app; on trial if somebody waits for it: see [`App::start`].
+    pub(crate) fn add(&self, config: AppConfig, is_on_trial: bool) -> Result<App, AppError> {
         check_name(&config.name).map_err(AppError::Config)?;
         let known = self.apps().get(&config.name).cloned();
         if let Some(known) = known {
@@ -55,9 +55,9 @@ impl Core {
                 );
                 return Err(AppError::Config(text));
             }
-            self.remove(known.name());
+            self.remove(&known);
         }
-        let app = App::start(&self.world, config)?;
+        let app = App::start(&self.world, config, is_on_trial)?;
         self.apps().insert(app.name().to_owned(), app.clone());
         self.changes.send_modify(|count| *count += 1);
         Ok(app)
@@ -68,8 +68,16 @@ impl Core {
         self.apps().values().cloned().collect()
     }
 
-    fn remove(&self, name: &str) {
-        self.apps().remove(name);
+    /// Forgets an app, unless its name is another's by now.
+    fn remove(&self, app: &App) {
+        let name = app.name();
+        {
+            let mut apps = self.apps();
+            if !apps.get(name).is_some_and(|known| known.is(app)) {
+                return;
+            }
+            apps.remove(name);
+        }
         self.world.logs.forget(name);
         self.changes.send_modify(|count| *count += 1);
     }
@@ -102,16 +110,16 @@ impl Core {
     }
 
     async fn start(&self, config: AppConfig) -> Result<String, AppError> {
-        let app = self.add(config)?;
-        app.settled().await;
-        match app.first_failure() {
-            None => Ok(format!("{} runs", app.name())),
-            Some(error) => {
-                app.stop(&Progress::silent()).await;
-                self.remove(app.name());
-                Err(error)
-            }
+        let app = self.add(config, true)?;
+        if let Err(error) = app.prove().await {
+            app.stop(&Progress::silent()).await;
+            self.remove(&app);
+            return Err(error);
         }
+        Ok(match app.has_ended() {
+            true => format!("{} is done", app.name()),
+            false => format!("{} runs", app.name()),
+        })
     }
 
     async fn change(&self, request: Request, progress: Progress) -> Result<String, AppError> {
@@ -136,7 +144,7 @@ impl Core {
             Request::Stop { app } => {
                 let app = self.app(&app)?;
                 let text = app.stop(&progress).await;
-                self.remove(app.name());
+                self.remove(&app);
                 Ok(text)
             }
             Request::Scale { app, to } => {

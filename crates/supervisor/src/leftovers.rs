@@ -4,7 +4,8 @@
 //! A process that wiped its environment, or that belongs to somebody else, is not found this way;
 //! the process group and the control group are there for those.
 
-use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
+use crate::proc::pids;
+use rustix::process::{getpid, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,27 +50,19 @@ impl Whose<'_> {
     }
 }
 
-/// Sends a signal to all of them, and returns how many there were. Zombies do not count.
-pub fn signal(whose: Whose<'_>, signal: Signal) -> usize {
-    pids()
-        .filter(|pid| signal_if(*pid, signal, |pid| whose.has(pid)))
-        .count()
-}
-
 /// Kills all of them until none is left, and returns how many were killed. Blocks, for `patience`
 /// at most: what does not die by then hangs in the kernel.
 pub fn kill_all(whose: Whose<'_>, patience: Duration) -> usize {
     kill_until_gone(|pid| whose.has(pid), patience)
 }
 
-/// Kills what `is_meant` says, again and again until nothing is left.
+/// Kills what `is_meant` says, but never this process, again and again until nothing is left.
 pub(crate) fn kill_until_gone(is_meant: impl Fn(Pid) -> bool, patience: Duration) -> usize {
-    let deadline = Instant::now() + patience;
+    let (own, deadline) = (getpid(), Instant::now() + patience);
     let mut killed = std::collections::BTreeSet::new();
     loop {
-        let found: Vec<Pid> = pids()
-            .filter(|pid| signal_if(*pid, Signal::KILL, &is_meant))
-            .collect();
+        let others = pids().filter_map(Pid::from_raw).filter(|pid| *pid != own);
+        let found: Vec<Pid> = others.filter(|pid| kill_if(*pid, &is_meant)).collect();
         if found.is_empty() || Instant::now() >= deadline {
             return killed.len();
         }
@@ -78,57 +71,16 @@ pub(crate) fn kill_until_gone(is_meant: impl Fn(Pid) -> bool, patience: Duration
     }
 }
 
-/// A number may go to another process between a look and a signal, a pidfd can't: so it is looked
-/// at after the pidfd was got.
-fn signal_if(pid: Pid, signal: Signal, is_meant: impl Fn(Pid) -> bool) -> bool {
+/// Whether there was something to kill. A number may go to another process between a look and a
+/// signal, a pidfd can't: so it is looked at after the pidfd was got.
+fn kill_if(pid: Pid, is_meant: impl Fn(Pid) -> bool) -> bool {
     if !is_meant(pid) {
         return false;
     }
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
         return false;
     };
-    is_meant(pid) && pidfd_send_signal(pidfd, signal).is_ok()
-}
-
-/// All processes but this one.
-/// What the kernel tells of a process.
-pub(crate) struct Stat {
-    /// Whether it is more than a zombie, which only waits for its parent.
-    pub(crate) is_alive: bool,
-    /// Its parent.
-    pub(crate) parent: i32,
-    /// Its process group; 0 for one that is none of this pid namespace's.
-    pub(crate) group: i32,
-}
-
-/// What the kernel tells of a process, while there is one.
-pub(crate) fn stat(pid: i32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, so the fields are counted from its end.
-    let (_, fields) = text.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    Some(Stat {
-        is_alive: !matches!(fields.next()?, "Z" | "X"),
-        parent: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
-    })
-}
-
-/// Whether there is such a process, and it is more than a zombie.
-pub(crate) fn is_alive(pid: Pid) -> bool {
-    stat(pid.as_raw_nonzero().get()).is_some_and(|stat| stat.is_alive)
-}
-
-fn pids() -> impl Iterator<Item = Pid> {
-    let own = std::process::id().cast_signed();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(move |entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        if pid == own {
-            return None;
-        }
-        Pid::from_raw(pid)
-    })
+    is_meant(pid) && pidfd_send_signal(pidfd, Signal::KILL).is_ok()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod worker;
 pub mod deliver;
 pub mod leftovers;
 pub mod listen;
+mod proc;
 pub mod spawn;
 // The life of an app.
 pub mod app;
@@ -30,6 +31,7 @@ pub mod guard;
 mod handler;
 pub mod home;
 pub mod memory;
+mod signals;
 pub mod supervisor;
 // What people type.
 pub mod cli;

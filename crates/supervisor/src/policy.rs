@@ -85,8 +85,11 @@ impl Policy {
     /// The system had no process to give (too many, no memory): that is not the worker's fault, so
     /// it never gives up. The wait in milliseconds.
     pub fn refused(&mut self, random: u64) -> u64 {
+        let wait = grown(self.restart.delay_ms, self.refusals);
         self.refusals = self.refusals.saturating_add(1);
-        self.wait(self.refusals.saturating_add(1), random)
+        // However impatient the app is: at once again, the answer would be the same.
+        let longest = self.restart.delay_max_ms.max(STEP_MS);
+        jittered(wait.min(longest), random)
     }
 
     /// A process could be started.
@@ -99,25 +102,28 @@ impl Policy {
         self.crashes.len()
     }
 
-    /// The wait after the `nth` failure in a row: the first is as configured, then twice as long each time;
-    /// up to a fifth less, so that workers that died together do not start together.
+    /// The wait after the `nth` failure in a row: the first is as configured, then twice as long
+    /// each time; none ever where none was asked for.
     fn wait(&self, nth: u32, random: u64) -> u64 {
-        let Restart {
-            delay_ms,
-            delay_max_ms,
-            ..
-        } = self.restart;
-        let wait = match nth {
-            0 | 1 => delay_ms,
-            nth => {
-                let doublings = (nth - 2).min(32);
-                let step = delay_ms.saturating_mul(2).max(STEP_MS);
-                step.saturating_mul(1 << doublings)
-            }
+        let first = self.restart.delay_ms;
+        let wait = match (first, nth) {
+            (Some(0), _) => 0,
+            (first, 0 | 1) => first.unwrap_or_default(),
+            (first, nth) => grown(first, nth - 2),
         };
-        let wait = wait.min(delay_max_ms);
-        wait - random % (wait / 5 + 1)
+        jittered(wait.min(self.restart.delay_max_ms), random)
     }
+}
+
+/// The second wait, doubled so often.
+fn grown(first_ms: Option<u64>, doublings: u32) -> u64 {
+    let second = first_ms.unwrap_or_default().saturating_mul(2).max(STEP_MS);
+    second.saturating_mul(1 << doublings.min(32))
+}
+
+/// Up to a fifth less, so that workers that died together do not start together.
+fn jittered(wait: u64, random: u64) -> u64 {
+    wait - random % (wait / 5 + 1)
 }
 
 #[cfg(test)]
@@ -127,7 +133,7 @@ mod tests {
 
     fn policy(crashes_max: u32) -> Policy {
         Policy::new(Restart {
-            delay_ms: 0,
+            delay_ms: None,
             delay_max_ms: 15_000,
             crashes_max,
             window_ms: 60_000,
@@ -176,12 +182,37 @@ mod tests {
     #[test]
     fn a_configured_delay_is_the_first_wait() {
         let mut policy = Policy::new(Restart {
-            delay_ms: 500,
+            delay_ms: Some(500),
             ..Restart::default()
         });
         assert_eq!(policy.crashed(ran(0), 0), Decision::RestartIn(500));
         assert_eq!(policy.crashed(ran(0), 0), Decision::RestartIn(1000));
         assert_eq!(policy.crashed(ran(0), 0), Decision::RestartIn(2000));
+    }
+
+    #[test]
+    fn a_delay_of_zero_is_none_however_often_it_crashes_and_still_crashes_are_counted() {
+        let mut policy = Policy::new(Restart {
+            delay_ms: Some(0),
+            crashes_max: 50,
+            ..Restart::default()
+        });
+        for _ in 0..49 {
+            assert_eq!(policy.crashed(ran(0), 7), Decision::RestartIn(0));
+        }
+        assert_eq!(policy.crashed(ran(0), 7), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_system_that_refuses_is_never_asked_again_at_once() {
+        let mut policy = Policy::new(Restart {
+            delay_ms: Some(0),
+            delay_max_ms: 0,
+            ..Restart::default()
+        });
+        for _ in 0..40 {
+            assert_eq!(policy.refused(0), STEP_MS);
+        }
     }
 
     #[test]
@@ -241,7 +272,7 @@ mod tests {
     proptest! {
         #[test]
         fn waits_grow_within_a_window_and_never_exceed_the_cap(
-            delay_ms in 0..20_000_u64,
+            delay_ms in prop::option::of(0..20_000_u64),
             delay_max_ms in 0..20_000_u64,
             random in any::<[u64; 20]>(),
         ) {

@@ -50,6 +50,9 @@ pub struct AppStatus {
     pub deliver_notes: Vec<String>,
     /// What it serves: `127.0.0.1:3000`, `[::]:80`, `unix:/run/app.sock`, `udp:0.0.0.0:53`.
     pub addresses: Vec<String>,
+    /// Whether its workers listen nowhere, as a queue worker's don't: they count as ready because
+    /// they live.
+    pub listens_nowhere: bool,
     /// Grows by one with each reload.
     pub generation: u64,
     /// What is going on with the whole app, if anything: `reloading`, `scaling`, `canary 10%`,

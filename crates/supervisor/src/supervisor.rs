@@ -17,22 +17,22 @@ use crate::events::{Events, Happening};
 use crate::guard::Guard;
 use crate::handler::{reload_all, Core};
 use crate::home::{TakeError, TakenHome, CONTROL_NAME};
-use crate::leftovers::is_alive;
 use crate::logs::{Foreground, Logs, Options as LogOptions};
 use crate::memory;
 use crate::notify;
+use crate::proc::is_alive;
 use crate::report::LogLine;
+use crate::signals::{Asked, Signals};
 use crate::spawn::sweep_cgroups;
 use ganger_client::{Config as RegionConfig, Home, Kv, KvError, WhenFull, SOCKET_NAME};
 use rustix::process::{waitid, Pid, WaitId, WaitIdOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{signal, Signal, SignalKind};
 use tokio::task::LocalSet;
 
 /// How long what is still to be shown has for it at the end.
@@ -83,21 +83,13 @@ pub enum SupervisorError {
     Io(#[from] io::Error),
 }
 
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Stop,
-    Reload,
-    Child,
-}
-
 /// Runs a supervisor until its apps have ended or it is told to stop. To be called from the main
 /// thread of a process that has no other.
 pub fn main(options: Options) -> ExitCode {
     match start(options) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ganger: {error}");
+            say(&format!("ganger: {error}"));
             if let SupervisorError::App(AppError::Failed { lines, .. }) = &error {
                 show(lines);
             }
@@ -129,7 +121,9 @@ fn start(mut options: Options) -> Result<ExitCode, SupervisorError> {
     rustix::process::set_child_subreaper(Some(own)).map_err(io::Error::from)?;
     std::panic::set_hook(Box::new(|panic| {
         // What is half alive would hold the home and serve nobody; the guard ends the workers.
-        eprintln!("ganger: a bug in the supervisor, it ends: {panic}");
+        say(&format!(
+            "ganger: a bug in the supervisor, it ends: {panic}"
+        ));
         std::process::exit(PANIC_CODE);
     }));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -191,7 +185,7 @@ async fn run(
     let until_closed = async move { drop(closed.wait_for(|closed| *closed).await) };
     let serving = tokio::task::spawn_local(control.run(Rc::clone(&core), until_closed));
     let name = options.app.name.clone();
-    let outcome = match core.add(options.app) {
+    let outcome = match core.add(options.app, false) {
         Ok(_) => {
             tell_when_ready(&core);
             supervise(&core, &mut signals).await;
@@ -245,7 +239,7 @@ async fn supervise(core: &Rc<Core>, signals: &mut Signals) {
         };
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::Stop => return,
+                Asked::Stop | Asked::HungUp => return,
                 Asked::Reload => drop(tokio::task::spawn_local(reload_all(Rc::clone(core)))),
                 Asked::Child => reap(core),
             },
@@ -282,7 +276,8 @@ async fn end(core: &Rc<Core>, signals: &mut Signals) {
                         broker.hasten();
                     }
                 }
-                Asked::Reload => {}
+                // The shell and the kernel may both say so: that is no haste.
+                Asked::HungUp | Asked::Reload => {}
                 Asked::Child => reap(core),
             },
         }
@@ -387,33 +382,11 @@ async fn show_events(events: Events, foreground: Foreground) {
 
 fn show(lines: &[LogLine]) {
     for line in lines {
-        eprintln!("  {}", String::from_utf8_lossy(&line.text));
+        say(&format!("  {}", String::from_utf8_lossy(&line.text)));
     }
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    child: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            child: signal(SignalKind::child())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.child.recv() => Asked::Child,
-        }
-    }
+/// Says something last. A terminal that is gone, or a pipe that nobody reads, is no reason to panic.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -157,6 +157,11 @@ impl Worker {
         matches!(self.state, WorkerState::Failed | WorkerState::Stopped)
     }
 
+    /// Whether its first crash is its last.
+    pub fn is_on_trial(&self) -> bool {
+        self.is_on_trial
+    }
+
     /// It did what it was on trial for: from now on it is started again when it crashes.
     pub fn prove(&mut self) {
         self.is_on_trial = false;

@@ -7,6 +7,7 @@ use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
 use std::io::PipeWriter;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -36,6 +37,9 @@ pub(crate) struct Recipe {
     command: Vec<String>,
     has_broker: bool,
     output: Option<PipeWriter>,
+    beneath: Vec<String>,
+    terminal: Option<OwnedFd>,
+    before_exec: Option<fn() -> std::io::Result<()>>,
 }
 
 /// A supervisor of a test. Dropping it kills it.
@@ -109,6 +113,9 @@ impl Place {
                 .collect(),
             has_broker: false,
             output: None,
+            beneath: Vec::new(),
+            terminal: None,
+            before_exec: None,
         }
     }
 
@@ -123,7 +130,13 @@ impl Place {
 
     /// `ganger` with these arguments, in this home.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.program(env!("CARGO_BIN_EXE_ganger"));
+        self.run_here(&[env!("CARGO_BIN_EXE_ganger")], arguments)
+    }
+
+    /// A program with its arguments, in the environment of this place.
+    fn run_here(&self, program: &[&str], arguments: &[&str]) -> Command {
+        let mut command = self.program(program[0]);
+        command.args(&program[1..]);
         let (name, value) = self.mark.split_once('=').unwrap();
         command
             .args(arguments)
@@ -202,6 +215,28 @@ impl Recipe {
         self
     }
 
+    /// A program that runs it as its child: the words behind these are its command.
+    pub(crate) fn beneath(mut self, words: &[&str]) -> Self {
+        self.beneath = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// A terminal in whose foreground it runs, and its session with it.
+    pub(crate) fn terminal(mut self, terminal: OwnedFd) -> Self {
+        self.terminal = Some(terminal);
+        self.before_exec(|| {
+            rustix::process::setsid()?;
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            Ok(())
+        })
+    }
+
+    /// What its process does before it becomes one: system calls only.
+    pub(crate) fn before_exec(mut self, prepare: fn() -> std::io::Result<()>) -> Self {
+        self.before_exec = Some(prepare);
+        self
+    }
+
     /// Starts it and does not wait.
     pub(crate) fn launch(self) -> Ganger {
         let workers = self.workers.to_string();
@@ -212,13 +247,23 @@ impl Recipe {
         arguments.extend(self.options.iter().map(String::as_str));
         arguments.push("--");
         arguments.extend(self.command.iter().map(String::as_str));
-        let mut command = self.place.command(&arguments);
+        let mut program: Vec<&str> = self.beneath.iter().map(String::as_str).collect();
+        program.push(env!("CARGO_BIN_EXE_ganger"));
+        let mut command = self.place.run_here(&program, &arguments);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        match self.output {
-            Some(output) => {
+        if let Some(prepare) = self.before_exec {
+            // SAFETY: between fork and exec only system calls are made, as whoever gave this says.
+            unsafe { command.pre_exec(prepare) };
+        }
+        match (self.terminal, self.output) {
+            (Some(terminal), _) => {
+                let clone = || terminal.try_clone().unwrap();
+                command.stdin(clone()).stdout(clone()).stderr(clone());
+            }
+            (None, Some(output)) => {
                 command.stdout(output.try_clone().unwrap()).stderr(output);
             }
-            None => {
+            (None, None) => {
                 let mut options = fs::OpenOptions::new();
                 let file = options.create(true).append(true);
                 let file = file.open(self.place.file("output")).unwrap();

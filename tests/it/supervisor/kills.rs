@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// A worker that dies so often counts as hopeless, and waits for longer each time, unless it is told
 /// otherwise.
-const OFTEN: &[&str] = &["--max-crashes", "100000", "--restart-delay-max", "0"];
+const OFTEN: &[&str] = &["--max-crashes", "100000", "--restart-delay", "0"];
 
 /// Every worker's queue belongs to the supervisor. A victim is stopped first, so that its queue
 /// fills and it can be seen which connections it has accepted: only those may fail.

@@ -7,6 +7,8 @@ mod faults;
 mod ganger;
 /// Two generations beside each other, and workers that hang.
 mod generations;
+/// Terminals that go away.
+mod hangups;
 /// Deaths of workers, of the broker and of the supervisor.
 mod kills;
 /// Every way in which Node listens, and what node:cluster promises its workers.
@@ -15,6 +17,8 @@ mod node;
 mod programs;
 /// Releases that must not go live.
 mod releases;
+/// One more app either starts or fails at once.
+mod starts;
 /// What the system says of processes and sockets.
 mod system;
 /// The verbs, and the demo.

@@ -1,7 +1,7 @@
 //! What a worker leaves behind: members of its process group, and processes that ran from it and
 //! were adopted by this one.
 
-use crate::leftovers::stat;
+use crate::proc::{pids, stat};
 use rustix::process::Pid;
 use std::fs;
 
@@ -16,9 +16,7 @@ pub(crate) fn group_has_others(leader: Pid) -> bool {
 
 /// The members of a process group, its leader included.
 pub(crate) fn group_members(leader: i32) -> Vec<i32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+    pids()
         .filter(|pid| *pid == leader || stat(*pid).is_some_and(|stat| stat.group == leader))
         .collect()
 }
@@ -35,9 +33,8 @@ pub(crate) fn children() -> Vec<i32> {
         // A kernel without these files, or a thread that ended meanwhile.
         Err(_) => {
             let own = rustix::process::getpid().as_raw_nonzero().get();
-            let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-            let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-            pids.filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == own))
+            pids()
+                .filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == own))
                 .collect()
         }
     }

@@ -3,7 +3,7 @@
 use super::process::Process;
 use crate::config::{AppConfig, Command};
 use crate::listen::Slot;
-use crate::ready::Gate;
+use crate::ready::{Asked, Gate};
 use crate::report::Exit;
 use crate::worker::Worker;
 use std::collections::BTreeSet;
@@ -48,12 +48,11 @@ impl Member {
     /// A worker that was not started yet.
     pub(crate) fn new(config: &AppConfig, plan: Plan, now_ms: u64) -> Self {
         let (stop, restart) = (config.stop.clone(), config.restart.clone());
-        let gate = Gate::new(config.ready.clone(), BTreeSet::new(), false, now_ms);
         Self {
             machine: Worker::new(stop, restart, plan.is_on_trial, now_ms),
             slot: plan.slot,
             command: plan.command,
-            gate,
+            gate: Gate::new(Asked::default(), now_ms),
             required: plan.required,
             addresses: BTreeSet::new(),
             process: None,

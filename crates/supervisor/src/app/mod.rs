@@ -19,6 +19,7 @@ mod reload;
 mod restart;
 mod route;
 mod scale;
+mod start;
 mod state;
 mod status;
 mod stop;
@@ -31,16 +32,13 @@ pub(crate) use reload::{Canary, Reload};
 pub(crate) use scale::Target;
 pub(crate) use world::World;
 
-use crate::config::{AppConfig, WorkerCount, WORKERS_MAX};
-use crate::cpus;
-use crate::deliver::{self, DeliverError};
+use crate::deliver::DeliverError;
 use crate::events::Happening;
-use crate::listen::{ListenError, Listeners, Side, Slot};
+use crate::listen::ListenError;
 use crate::report::{Event, LogLine};
-use member::{Key, Plan};
+use member::Key;
 use process::{Task, Word};
 use state::State;
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -105,62 +103,14 @@ pub(crate) struct Turn {
 }
 
 impl App {
-    /// Opens its listeners and starts its workers.
-    pub(crate) fn start(world: &Arc<World>, config: AppConfig) -> Result<Self, AppError> {
-        let wanted = match config.workers {
-            WorkerCount::Auto => cpus::available(),
-            WorkerCount::Exactly(wanted @ 1..=WORKERS_MAX) => wanted,
-            WorkerCount::Exactly(wanted) => {
-                let text = format!("{wanted} workers: there can be 1 to {WORKERS_MAX}");
-                return Err(AppError::Config(text));
-            }
-        };
-        let has_addresses = !config.listen.is_empty();
-        let rung = deliver::choose(config.deliver, &config.command, has_addresses)?;
-        let mut listeners = Listeners::new(&config.name, config.balance, wanted);
-        for text in &config.listen {
-            let address = text
-                .parse()
-                .map_err(|error| AppError::Config(format!("--listen {text}: {error}")))?;
-            listeners.declare(&address)?;
-        }
-        let (words, heard) = mpsc::unbounded_channel();
-        let name = config.name.clone();
-        let state = State::new(Arc::clone(world), listeners, config, rung, wanted, words);
-        let app = Self(Arc::new(Inner {
-            name,
-            state: Mutex::new(state),
-            changes: watch::Sender::new(0),
-            turn: Arc::default(),
-            tasks: Mutex::default(),
-        }));
-        app.change(|state| {
-            for index in 0..wanted {
-                let plan = Plan {
-                    slot: Slot {
-                        worker: index,
-                        side: Side::A,
-                    },
-                    command: Arc::clone(&state.command),
-                    required: BTreeSet::new(),
-                    is_on_trial: false,
-                    share: 1,
-                };
-                let generation = state.generation;
-                state.add(Key { index, generation }, plan);
-            }
-        });
-        let tasks = vec![
-            Task::spawn(engine(Arc::downgrade(&app.0), heard)),
-            Task::spawn(look(Arc::downgrade(&app.0))),
-        ];
-        *app.0.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
-        Ok(app)
-    }
-
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Whether both are handles on the same app: a name may be another's later.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Begins something that takes steps; refused while something else is going on.

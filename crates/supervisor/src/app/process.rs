@@ -7,6 +7,7 @@ use crate::deliver::{self, DeliverError, DeliverEvent, Delivery, Rung};
 use crate::leftovers::{self, Whose};
 use crate::listen::{Address, Listeners, Slot};
 use crate::notify::{self, NotifySocket, NOTIFY_VARIABLE};
+use crate::proc::catches;
 use crate::spawn::{self, Cgroup, Output, SpawnError, SpawnSpec};
 use rustix::process::Pid;
 use std::ffi::OsString;
@@ -229,14 +230,6 @@ impl Process {
         self.is_planned.send_replace(true);
         self.delivery.as_ref().is_some_and(Delivery::drain)
     }
-}
-
-/// Whether a process has a handler for a signal. It is not known of a process that is gone.
-pub(crate) fn catches(pid: i32, signal: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    caught.is_some_and(|mask| mask & (1 << (signal - 1).clamp(0, 63)) != 0)
 }
 
 #[derive(Clone)]

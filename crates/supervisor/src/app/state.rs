@@ -10,7 +10,7 @@ use crate::deliver::{DeliverEvent, Rung};
 use crate::events::Happening;
 use crate::listen::{Listeners, Side, Slot};
 use crate::notify;
-use crate::ready::{Gate, Sign, Verdict};
+use crate::ready::{Asked, Gate, Sign, Verdict};
 use crate::report::{Exit, WorkerState};
 use crate::worker::{signal_name, Action, Input};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ pub(crate) struct State {
     /// Whether the app has come to its end.
     pub(crate) is_over: bool,
     /// Whether it was seen to listen nowhere.
-    is_silent: bool,
+    pub(crate) is_silent: bool,
     pub(crate) stuck: Watch<Slot>,
     routed: BTreeMap<Slot, u32>,
     words: mpsc::UnboundedSender<Word>,
@@ -184,7 +184,8 @@ impl State {
                     false => format!("{address}: {error}"),
                 };
                 member.bind_error = Some(text.clone());
-                return self.tell(Some(key), "worker-bind-failed", text);
+                self.tell(Some(key), "worker-bind-failed", text);
+                Sign::Refused
             }
             What::Deliver(DeliverEvent::Listening(address)) => {
                 let address = address.to_string();
@@ -330,8 +331,14 @@ impl State {
         });
         match launched {
             Ok(process) => {
-                let ready = self.config.ready.clone();
-                member.gate = Gate::new(ready, member.required.clone(), self.is_silent, now);
+                let asked = Asked {
+                    ready: self.config.ready.clone(),
+                    required: member.required.clone(),
+                    must_listen: self.config.listener_option(),
+                    is_silent: self.is_silent,
+                    is_on_trial: member.machine.is_on_trial(),
+                };
+                member.gate = Gate::new(asked, now);
                 member.last_pid = Some(process.number());
                 member.bind_error = None;
                 member.process = Some(process);
@@ -386,7 +393,11 @@ impl State {
             Verdict::Waiting => {}
             Verdict::Ready => {
                 let is_silent = member.addresses.is_empty() && member.gate.listening().is_empty();
-                self.is_silent |= is_silent && self.listeners().addresses().is_empty();
+                if !self.is_silent && is_silent && self.listeners().addresses().is_empty() {
+                    self.is_silent = true;
+                    let text = "it listens nowhere, and counts as ready because it lives";
+                    self.tell(Some(key), "worker-silent", text);
+                }
                 self.handle(key, Input::Ready);
                 self.watch_life(key);
             }

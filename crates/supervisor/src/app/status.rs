@@ -35,6 +35,7 @@ impl App {
             .to_owned(),
             deliver_notes: state.notes.clone(),
             addresses: addresses.iter().map(ToString::to_string).collect(),
+            listens_nowhere: state.is_silent,
             generation: state.generation,
             doing: state.doing.clone(),
             workers: state
@@ -53,14 +54,7 @@ impl App {
 
     /// Why a worker failed, if one has.
     pub(crate) fn first_failure(&self) -> Option<AppError> {
-        let state = self.state();
-        let mut members = state.members.iter();
-        let (key, member) = members.find(|(_, one)| one.machine.state() == WorkerState::Failed)?;
-        let why = member.explain(member.machine.reason().unwrap_or_default());
-        Some(AppError::Failed {
-            text: format!("{}: worker {} failed: {why}", state.config.name, key.index),
-            lines: state.last_lines(*key),
-        })
+        self.state().first_failure()
     }
 
     /// Whether all workers that are wanted serve.
@@ -92,6 +86,24 @@ impl State {
     pub(super) fn is_at_end(&self) -> bool {
         let mut members = self.members.values();
         members.all(|one| one.machine.is_over() && one.process.is_none())
+    }
+
+    /// Why a worker failed, or is about to, if one has.
+    pub(super) fn first_failure(&self) -> Option<AppError> {
+        let failure = |member: &Member| {
+            let why = member.machine.reason();
+            match member.machine.state() {
+                WorkerState::Failed => Some(member.explain(why.unwrap_or_default())),
+                WorkerState::Stopping => Some(member.explain(why?)),
+                _ => None,
+            }
+        };
+        let mut members = self.members.iter();
+        let (key, why) = members.find_map(|(key, member)| Some((*key, failure(member)?)))?;
+        Some(AppError::Failed {
+            text: format!("{}: worker {} failed: {why}", self.config.name, key.index),
+            lines: self.last_lines(key),
+        })
     }
 
     /// The last lines of a worker's present or last process.

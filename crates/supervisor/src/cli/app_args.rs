@@ -96,7 +96,8 @@ struct ReadyArgs {
     /// A worker is ready only when this path of its own answers 2xx or 3xx
     #[arg(long, value_name = "PATH", value_parser = http_path)]
     ready_http: Option<String>,
-    /// A start that takes longer has failed
+    /// A start that takes longer has failed; but for a program that listens nowhere and was asked for
+    /// no listener (--listen, a probe): it counts as ready then
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration_ms)]
     start_timeout: u64,
     /// A worker must live so long after it is ready before it counts
@@ -117,13 +118,15 @@ struct StopArgs {
 #[derive(Debug, Args)]
 struct RestartArgs {
     /// Wait before a crashed worker starts again; doubled with each crash in a row that came before
-    /// it had served for a second, with jitter [default: none at first]
+    /// it had served for a second, with jitter. 0: always at once [default: at once the first time,
+    /// then waits that grow from 100ms]
     #[arg(long, value_name = "TIME", value_parser = units::duration_ms)]
     restart_delay: Option<u64>,
     /// Longest wait
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = units::duration_ms)]
     restart_delay_max: u64,
-    /// So many crashes within the window, and a worker is left alone as failed
+    /// So many crashes within the window, and a worker is left alone as failed. Counts once the app
+    /// runs: a `start` fails at the first crash, whatever this says
     #[arg(
         long,
         value_name = "N",
@@ -252,7 +255,7 @@ impl ReadyArgs {
 impl RestartArgs {
     fn to_config(&self) -> Restart {
         Restart {
-            delay_ms: self.restart_delay.unwrap_or_default(),
+            delay_ms: self.restart_delay,
             delay_max_ms: self.restart_delay_max,
             crashes_max: self.max_crashes,
             window_ms: self.crash_window,
@@ -388,7 +391,7 @@ mod tests {
             (120_000, 500)
         );
         assert_eq!((config.stop.signal, config.stop.grace_ms), (2, 3000));
-        assert_eq!(config.restart.delay_ms, 1000);
+        assert_eq!(config.restart.delay_ms, Some(1000));
         assert_eq!(config.restart.expected_codes, [0, 7]);
         assert_eq!(
             (config.restart.crashes_max, config.restart.window_ms),

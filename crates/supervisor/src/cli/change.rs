@@ -102,6 +102,10 @@ pub struct SignalArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Done when all workers are ready. If one can't start (no such program, a port that is taken, an exit
+before it was ready), nothing of the app is kept, and the reason and its last lines are shown. `run`,
+which has nobody to tell, tries again with growing waits instead.
+
 Examples:
   ganger start -n 2 --name api -- node api.js
   ganger start --listen :9000 ./server")]

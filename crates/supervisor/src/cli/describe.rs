@@ -46,12 +46,16 @@ fn show(app: &AppStatus, out: &mut Out, now_ms: u64) -> io::Result<()> {
     let (ready, tone) = show::readiness(app);
     let doing = app.doing.as_ref();
     let doing = doing.map_or(String::new(), |doing| format!(", {doing}"));
+    let addresses = match app.listens_nowhere {
+        true => "none: it listens nowhere, and counts as ready because it lives".to_owned(),
+        false => app.addresses.join("  "),
+    };
     let facts = [
         ("app", out.paint(Tone::Bold, &app.name)),
         ("workers", out.paint(tone, ready) + &doing),
         ("command", quoted(&app.command)),
         ("directory", app.cwd.clone()),
-        ("addresses", app.addresses.join("  ")),
+        ("addresses", addresses),
         ("generation", app.generation.to_string()),
         ("balance", app.balance.clone()),
         ("delivery", app.deliver.clone()),

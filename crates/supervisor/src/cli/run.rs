@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Stops gracefully at Ctrl-C or SIGTERM; a second one hastens. SIGHUP reloads. Fit for containers and
-systemd (Type=notify): it reaps what others leave, and says when it is ready.
+Stops gracefully at Ctrl-C or SIGTERM, or when its terminal goes away; a second one hastens. SIGHUP
+reloads (with nohup it is ignored). Fit for containers and systemd (Type=notify): it reaps what others
+leave, and says when it is ready.
 
 Workers find GANGER_APP, GANGER_WORKER (from 0), GANGER_GENERATION, GANGER_HOME, GANGER_REGION_FD and
 NODE_APP_INSTANCE in their environment.

@@ -85,6 +85,9 @@ pub(crate) fn headline(app: &AppStatus, out: &Out) -> String {
     if !app.addresses.is_empty() {
         line.push_str(&format!("  {}", app.addresses.join(" ")));
     }
+    if app.listens_nowhere {
+        line.push_str("  listens nowhere");
+    }
     let how = format!("  ({}, {})", app.deliver, app.balance);
     line.push_str(&out.paint(Tone::Dim, how));
     line

@@ -2,6 +2,7 @@
 //! far as `/proc` shows it.
 
 use super::{Address, ListenError};
+use crate::proc::pids;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -77,11 +78,6 @@ impl Drop for Entry {
 
 fn entries() -> MutexGuard<'static, Vec<(String, Address)>> {
     ENTRIES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn pids() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The sockets of a process, by inode.

@@ -29,7 +29,6 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 mod cgroup;
 mod child;
 mod error;
-mod leftover;
 mod process;
 mod program;
 
@@ -37,7 +36,6 @@ pub(crate) use cgroup::sweep as sweep_cgroups;
 pub use cgroup::Cgroup;
 pub(crate) use child::fork_binder;
 pub use error::SpawnError;
-pub use leftover::{kill_leftovers, leftovers};
 pub(crate) use process::watch;
 pub use process::{ended, signal, signal_group, try_reap, Ended};
 pub(crate) use program::file_of;

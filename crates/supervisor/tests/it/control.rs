@@ -1,6 +1,7 @@
 //! The control socket, with a handler that only pretends: who asks gets an answer, and who sends
 //! garbage, reads slowly or goes away hurts nobody else.
 
+use crate::support::until;
 use crate::watchdog;
 use ganger_client::Home;
 use ganger_supervisor::control::client::{Client, ClientError};
@@ -15,8 +16,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
@@ -49,8 +50,25 @@ impl Drop for Temp {
 /// Answers as told by the app's name.
 struct Fake {
     events: Events,
-    carried_through: Cell<bool>,
     begun: Cell<bool>,
+    seen: Arc<Seen>,
+}
+
+/// What clients, on their thread, can know of the handler.
+#[derive(Default)]
+struct Seen {
+    /// What was begun came to its end.
+    carried_through: AtomicBool,
+    /// It waits until a reply is taken.
+    is_held_up: AtomicBool,
+    /// All lines that there are have been sent.
+    are_lines_sent: AtomicBool,
+}
+
+impl Seen {
+    fn wait(&self, what: &str, flag: impl Fn(&Self) -> &AtomicBool) {
+        until(what, || flag(self).load(Ordering::Relaxed).then_some(()));
+    }
 }
 
 impl Handler for Fake {
@@ -68,13 +86,19 @@ impl Handler for Fake {
                         .tell(Happening::new(&app, "worker-ready", "ready"));
                     let _ = replies.send(Reply::Progress(event)).await;
                 }
-                self.carried_through.set(true);
+                self.seen.carried_through.store(true, Ordering::Relaxed);
                 let _ = replies.send(Reply::done("reloaded")).await;
             }
             Request::Logs { lines, follow, .. } => {
                 for number in 0..lines {
+                    // The server has a turn between any two: a queue that is still full then stays so.
+                    tokio::task::yield_now().await;
+                    if replies.capacity() == 0 {
+                        self.seen.is_held_up.store(true, Ordering::Relaxed);
+                    }
                     let _ = replies.send(Reply::Log(line(number))).await;
                 }
+                self.seen.are_lines_sent.store(true, Ordering::Relaxed);
                 if follow {
                     replies.closed().await;
                     return;
@@ -120,17 +144,18 @@ fn line(number: u32) -> LogLine {
 /// Serves while `clients` runs on a thread of its own.
 fn with_server<T: Send + 'static>(
     temp: &Temp,
-    clients: impl FnOnce() -> T + Send + 'static,
-) -> (T, Rc<Fake>) {
+    clients: impl FnOnce(&Seen) -> T + Send + 'static,
+) -> (T, Arc<Seen>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let fake = Rc::new(Fake {
         events: Events::new(),
-        carried_through: Cell::new(false),
         begun: Cell::new(false),
+        seen: Arc::default(),
     });
+    let seen = Arc::clone(&fake.seen);
     let handler = Rc::clone(&fake);
     let local = LocalSet::new();
     let mut taken = TakenHome::take(temp.home()).unwrap();
@@ -138,7 +163,7 @@ fn with_server<T: Send + 'static>(
     let control = runtime.block_on(async { Control::new(listener).unwrap() });
     let (done, is_done) = oneshot::channel::<()>();
     let clients = std::thread::spawn(move || {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(clients));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clients(&seen)));
         drop(done);
         result
     });
@@ -149,13 +174,13 @@ fn with_server<T: Send + 'static>(
         control.run(handler, shutdown).await;
         // What is carried through without its client gets the turns it needs.
         if fake.begun.get() {
-            while !fake.carried_through.get() {
+            while !fake.seen.carried_through.load(Ordering::Relaxed) {
                 tokio::task::yield_now().await;
             }
         }
         let result = clients.join().unwrap();
         match result {
-            Ok(result) => (result, fake),
+            Ok(result) => (result, Arc::clone(&fake.seen)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
@@ -186,7 +211,7 @@ fn questions_are_answered_one_after_another_on_one_connection() {
     let temp = Temp::new();
     let home = temp.home();
     let socket = temp.socket();
-    let ((), _) = with_server(&temp, move || {
+    let ((), _) = with_server(&temp, move |_| {
         let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut client = Client::connect(&home).unwrap();
@@ -227,7 +252,7 @@ fn garbage_and_oversized_frames_end_their_own_connection_alone() {
     let _watchdog = watchdog();
     let temp = Temp::new();
     let (home, socket) = (temp.home(), temp.socket());
-    let ((), _) = with_server(&temp, move || {
+    let ((), _) = with_server(&temp, move |_| {
         let beyond = u32::try_from(REQUEST_MAX + 1).unwrap().to_be_bytes();
         let wrong: [&[u8]; 6] = [
             b"GET / HTTP/1.1\r\n\r\n",
@@ -261,7 +286,7 @@ fn another_version_is_refused_by_name_on_both_sides() {
     let _watchdog = watchdog();
     let temp = Temp::new();
     let socket = temp.socket();
-    let ((), _) = with_server(&temp, move || {
+    let ((), _) = with_server(&temp, move |_| {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(&frame(&hello(PROTOCOL + 1))).unwrap();
         let mut rest = Vec::new();
@@ -285,7 +310,7 @@ fn one_connection_beyond_the_limit_is_told_so() {
     let _watchdog = watchdog();
     let temp = Temp::new();
     let home = temp.home();
-    let ((), _) = with_server(&temp, move || {
+    let ((), _) = with_server(&temp, move |_| {
         let mut all: Vec<Client> = (0..CONNECTIONS_MAX)
             .map(|_| Client::connect(&home).unwrap())
             .collect();
@@ -307,14 +332,14 @@ fn what_was_begun_is_carried_through_without_its_client() {
     let _watchdog = watchdog();
     let temp = Temp::new();
     let socket = temp.socket();
-    let ((), fake) = with_server(&temp, move || {
+    let ((), seen) = with_server(&temp, move |_| {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(&frame(&hello(PROTOCOL))).unwrap();
         stream.write_all(&frame(&reload("slow"))).unwrap();
         // It reads its hello and the first of the progress, and is gone.
         stream.read_exact(&mut [0; 200]).unwrap();
     });
-    assert!(fake.carried_through.get());
+    assert!(seen.carried_through.load(Ordering::Relaxed));
 }
 
 #[test]
@@ -322,14 +347,14 @@ fn a_client_that_does_not_read_does_not_hold_up_what_it_asked_for() {
     let _watchdog = watchdog();
     let temp = Temp::new();
     let home = temp.home();
-    let ((), fake) = with_server(&temp, move || {
+    let ((), _) = with_server(&temp, move |seen| {
         let mut client = Client::connect(&home).unwrap();
         let mut numbers = Vec::new();
         let done = client.ask(&reload("slow"), |reply| {
             if let Reply::Progress(event) = reply {
                 if numbers.is_empty() {
                     // Meanwhile all of it happens, and more than waits for us.
-                    std::thread::sleep(Duration::from_millis(300));
+                    seen.wait("all has happened", |seen| &seen.carried_through);
                 }
                 numbers.push(event.number);
             }
@@ -338,7 +363,6 @@ fn a_client_that_does_not_read_does_not_hold_up_what_it_asked_for() {
         assert_eq!(numbers.last(), Some(&20_000), "the newest were kept");
         assert!(numbers.is_sorted());
     });
-    assert!(fake.carried_through.get());
 }
 
 #[test]
@@ -346,7 +370,7 @@ fn lines_that_are_kept_all_arrive_however_slowly_they_are_read() {
     let _watchdog = watchdog();
     let temp = Temp::new();
     let home = temp.home();
-    let ((), _) = with_server(&temp, move || {
+    let ((), _) = with_server(&temp, move |seen| {
         let mut client = Client::connect(&home).unwrap();
         let request = Request::Logs {
             app: None,
@@ -357,7 +381,7 @@ fn lines_that_are_kept_all_arrive_however_slowly_they_are_read() {
         let mut next = 0;
         let done = client.ask(&request, |reply| {
             if next == 0 {
-                std::thread::sleep(Duration::from_millis(300));
+                seen.wait("the rest waits for us", |seen| &seen.is_held_up);
             }
             assert_eq!(reply, Reply::Log(line(next)));
             next += 1;
@@ -372,7 +396,7 @@ fn who_follows_too_slowly_is_told_how_many_lines_were_dropped() {
     let _watchdog = watchdog();
     let temp = Temp::new();
     let (home, socket) = (temp.home(), temp.socket());
-    let ((), _) = with_server(&temp, move || {
+    let ((), _) = with_server(&temp, move |seen| {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(&frame(&hello(PROTOCOL))).unwrap();
         let count = 20_000;
@@ -384,8 +408,8 @@ fn who_follows_too_slowly_is_told_how_many_lines_were_dropped() {
         };
         stream.write_all(&frame(&request)).unwrap();
         let _: Hello = receive(&mut stream);
-        // Others are served meanwhile.
-        std::thread::sleep(Duration::from_millis(300));
+        // All of it passes by meanwhile, and others are served.
+        seen.wait("all lines are sent", |seen| &seen.are_lines_sent);
         assert!(is_served(&home));
         let (mut told, mut dropped) = (0, 0);
         while told + dropped < u64::from(count) {
