@@ -11,10 +11,14 @@ mod generations;
 mod hangups;
 /// Deaths of workers, of the broker and of the supervisor.
 mod kills;
+/// Workers that hang, and the supervisor's own watchdog.
+mod liveness;
 /// Every way in which Node listens, and what node:cluster promises its workers.
 mod node;
 /// Real programs, unmodified.
 mod programs;
+/// Workers that do not take their connections.
+mod queues;
 /// Releases that must not go live.
 mod releases;
 /// One more app either starts or fails at once.
