@@ -3,7 +3,7 @@
 use crate::support::{all, command, shell, spec, until, Child, Folder, DEADLINE};
 use ganger_supervisor::leftovers::{kill_all, Whose, MARK_VARIABLE};
 use ganger_supervisor::spawn::{
-    ended, signal, signal_group, spawn, try_reap, Cgroup, Output, SpawnError, OWN_PID,
+    ended, signal, signal_group, spawn, try_reap, Cgroup, SpawnError, OWN_PID,
 };
 use std::fs;
 use std::os::fd::OwnedFd;
