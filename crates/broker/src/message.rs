@@ -11,22 +11,16 @@ pub struct Message {
     publisher: Option<ConnectionId>,
 }
 
-/// Tails shorter than this are copied to memory of their own: as slices they would keep the whole
-/// read buffer of their publisher's connection in memory for as long as they are kept.
-pub const COPY_BELOW: usize = 4096;
 /// What a kept message costs besides its tail: its own struct, the count of its owners, the
 /// allocator's words and its places in a ring.
 pub const OVERHEAD: usize = 128;
 
 impl Message {
-    /// A message that a connection published with these flags.
+    /// A message that a connection published with these flags. It is kept, maybe for long, and its
+    /// tail with it: a short one must not be a slice of a read buffer.
     pub fn new(tail: Tail, flags: Flags, publisher: ConnectionId) -> Self {
         Self {
-            tail: if tail.len() < COPY_BELOW {
-                tail.detached()
-            } else {
-                tail
-            },
+            tail,
             flags,
             publisher: Some(publisher),
         }
@@ -82,7 +76,6 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     #[test]
     fn a_message_tells_its_key_and_its_publisher() {
@@ -100,20 +93,5 @@ mod tests {
             Message::new(broken, Flags::NONE, ConnectionId(3)).key(),
             None
         );
-    }
-
-    #[test]
-    fn a_short_message_does_not_keep_the_buffer_it_came_in() {
-        let buffer = Bytes::from(vec![b'x'; 65_536]);
-        let message = |tail: Bytes| {
-            let tail = Tail::of_payload(tail).unwrap();
-            Message::new(tail, Flags::NONE, ConnectionId(1))
-        };
-        let within = |message: &Message| {
-            let start = message.tail().bytes().as_ptr();
-            buffer.as_ptr_range().contains(&start)
-        };
-        assert!(!within(&message(buffer.slice(100..100 + COPY_BELOW - 1))));
-        assert!(within(&message(buffer.slice(100..100 + COPY_BELOW))));
     }
 }

@@ -6,6 +6,7 @@
 
 use super::error::Error;
 use super::offline::Offline;
+use super::outlet::Outlet;
 use super::payload::Mapped;
 use super::settings::Settings;
 use super::table::{Call, Entry, Progress, Route, Table};
@@ -37,6 +38,7 @@ pub(crate) enum Phase {
 pub(crate) struct State {
     pub(crate) phase: Phase,
     pub(crate) out: BytesMut,
+    pub(crate) outlet: Outlet,
     pub(crate) table: Table,
     pub(crate) offline: Offline,
     pub(crate) mapped: Option<Arc<Mapped>>,
@@ -79,6 +81,7 @@ impl Link {
             state: Mutex::new(State {
                 phase: Phase::Down,
                 out: BytesMut::new(),
+                outlet: Outlet::default(),
                 table: Table::default(),
                 offline,
                 mapped: None,
@@ -99,7 +102,7 @@ impl Link {
     /// To be called after writing to `out`.
     #[inline]
     pub(crate) fn written(&self, state: &mut State) {
-        if state.idle {
+        if !state.outlet.pour(&mut state.out) && state.idle {
             state.idle = false;
             self.wake.notify_one();
         }

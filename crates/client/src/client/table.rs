@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::link::Session;
+use super::run::Run;
 use bytes::BytesMut;
 use ganger_protocol::admin::AdminProgress;
 use ganger_protocol::lease::LeaseEvent;
@@ -27,6 +28,12 @@ pub(crate) enum Next {
 pub(crate) trait Route: Send + Sync {
     /// A frame for it. `out` is what goes to the broker.
     fn take(&self, id: u32, frame: Frame, out: &mut BytesMut) -> Next;
+
+    /// Messages for it.
+    fn take_run(&self, id: u32, run: Run, out: &mut BytesMut) {
+        // Only what subscribes gets any.
+        let _ = (id, run, out);
+    }
 
     /// The connection is gone.
     fn lost(&self) {}
@@ -99,6 +106,14 @@ impl Table {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Hands messages to whom they belong.
+    #[inline]
+    pub(crate) fn take_run(&mut self, id: u32, run: Run, out: &mut BytesMut) {
+        if let Some(Entry::Route(route)) = self.entries.get(&id) {
+            route.take_run(id, run, out);
         }
     }
 
