@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::time::{sleep, sleep_until, Instant};
+use tokio::time::{sleep, sleep_until, Instant, Sleep};
 use tokio_util::codec::Decoder;
 
 /// Bytes that are read at once, at most.
@@ -128,6 +128,20 @@ struct Connection {
     /// What is being written, and how much of it has been.
     batch: BytesMut,
     written: usize,
+    /// For calls that are to be given up.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Ends then. The timer stays where it is as long as the time does.
+async fn due(timer: &mut Option<Pin<Box<Sleep>>>, at: Option<Instant>) {
+    let Some(at) = at else {
+        return std::future::pending().await;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+    if timer.deadline() != at {
+        timer.as_mut().reset(at);
+    }
+    timer.as_mut().await;
 }
 
 impl Connection {
@@ -140,6 +154,7 @@ impl Connection {
             pieces: Vec::new(),
             batch: BytesMut::new(),
             written: 0,
+            timer: None,
         }
     }
 
@@ -166,6 +181,7 @@ impl Connection {
                 }
             };
             let room = self.make_room();
+            let due = due(&mut self.timer, link.lock().table.due());
             let writable = async {
                 match &mut self.blocked {
                     Some(blocked) => blocked.await,
@@ -185,6 +201,10 @@ impl Connection {
                 },
                 () = writable => self.blocked = None,
                 () = link.wake.notified() => {}
+                () = due => {
+                    let state = &mut *link.lock();
+                    state.table.expire(Instant::now(), &mut state.out);
+                }
                 () = until => {}
             }
         }
