@@ -168,13 +168,13 @@ impl Tail {
         })
     }
 
-    /// A copy of a received tail, whose lengths fit.
+    /// A received tail, whose lengths fit.
     #[inline]
     #[allow(clippy::cast_possible_truncation)]
-    pub(crate) fn copied(subject_len: usize, headers_len: usize, bytes: &[u8]) -> Self {
+    pub(crate) fn received(subject_len: usize, headers_len: usize, bytes: Bytes) -> Self {
         debug_assert!(subject_len + headers_len <= bytes.len());
         Self {
-            bytes: Bytes::copy_from_slice(bytes),
+            bytes,
             subject_len: subject_len as u16,
             headers_len: headers_len as u16,
         }
@@ -230,6 +230,11 @@ impl Tail {
     #[inline]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The same, given away.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
     }
 
     /// Bytes of all three parts.

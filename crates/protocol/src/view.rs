@@ -3,6 +3,7 @@
 
 use crate::frame::{Frame, FrameError, Head, Parts, Tail};
 use crate::limits::{HEADER_LEN, LENGTH_LEN};
+use bytes::BytesMut;
 
 /// A frame within received bytes.
 ///
@@ -81,7 +82,15 @@ impl<'a> FrameView<'a> {
     /// Its tail, copied.
     #[inline]
     pub fn to_tail(&self) -> Tail {
-        Tail::copied(self.subject.len(), self.headers.len(), self.tail)
+        self.to_tail_in(BytesMut::with_capacity(self.tail.len()))
+    }
+
+    /// Its tail, copied to this memory.
+    #[inline]
+    pub fn to_tail_in(&self, mut memory: BytesMut) -> Tail {
+        memory.clear();
+        memory.extend_from_slice(self.tail);
+        Tail::received(self.subject.len(), self.headers.len(), memory.freeze())
     }
 }
 
@@ -103,7 +112,6 @@ impl Frame {
 mod tests {
     use super::*;
     use crate::{write_frame, Op};
-    use bytes::BytesMut;
 
     #[test]
     fn a_view_says_what_the_frame_says_and_its_copy_does_not_keep_the_buffer() {

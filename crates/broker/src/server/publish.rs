@@ -37,9 +37,7 @@ pub(super) fn is_copied(frame: &FrameView<'_>) -> bool {
 pub(super) fn handle_here(session: &mut Session, frame: &FrameView<'_>) {
     let published = check_id(session, frame.head).and_then(|()| {
         check(frame)?;
-        let publisher = session.connection.id;
-        let message = Message::new(frame.to_tail(), frame.head.flags, publisher);
-        publish(session, message)
+        publish(session, Message::copied(frame, session.connection.id))
     });
     outcome(session, frame.head, published);
 }
