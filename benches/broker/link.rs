@@ -13,6 +13,13 @@ pub(crate) const SERVICE: &str = "bench.service";
 pub(crate) trait Publish {
     /// Hands one message over. It may stay in a buffer until [`Publish::flush`].
     fn publish(&mut self, payload: &[u8]);
+    /// Hands so many over, each as `stamp` leaves it.
+    fn publish_all(&mut self, count: usize, payload: &mut [u8], stamp: fn(&mut [u8])) {
+        for _ in 0..count {
+            stamp(payload);
+            self.publish(payload);
+        }
+    }
     /// Returns when all that was handed over is on its way, and few of it wait here.
     fn flush(&mut self);
     /// Messages to hand over between two calls of `flush` when speed counts.

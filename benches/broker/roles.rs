@@ -204,25 +204,25 @@ pub(crate) fn now() -> u64 {
 fn publish(link: &mut dyn Publish, payload_len: usize, rate: u64, length: Duration) {
     let mut payload = vec![0x5a; payload_len];
     let started = Instant::now();
-    let mut send = |link: &mut dyn Publish, time: u64| {
-        payload[..8].copy_from_slice(&time.to_le_bytes());
-        link.publish(&payload);
-    };
+    let stamp = |payload: &mut [u8]| payload[..8].copy_from_slice(&now().to_le_bytes());
     // None: as fast as possible.
     let every_ns = 1_000_000_000_u64.checked_div(rate);
     let mut sent = 0;
     while started.elapsed() < length {
-        if let Some(every_ns) = every_ns {
-            let due = Duration::from_nanos(sent * every_ns);
-            std::thread::sleep(due.saturating_sub(started.elapsed()));
-            send(link, now());
-        } else {
-            (0..link.batch()).for_each(|_| send(link, now()));
-        }
+        let count = match every_ns {
+            Some(every_ns) => {
+                let due = Duration::from_nanos(sent * every_ns);
+                std::thread::sleep(due.saturating_sub(started.elapsed()));
+                1
+            }
+            None => link.batch(),
+        };
+        link.publish_all(count, &mut payload, stamp);
         sent += 1;
         link.flush();
     }
-    send(link, END);
+    payload[..8].copy_from_slice(&END.to_le_bytes());
+    link.publish(&payload);
     link.flush();
 }
 

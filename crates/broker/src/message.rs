@@ -1,7 +1,10 @@
 //! A published message, as all subscribers of all channels share it.
 
 use crate::ids::ConnectionId;
-use ganger_protocol::{headers, Flags, Tail};
+use bytes::BytesMut;
+use ganger_protocol::{headers, Flags, FrameView, Tail};
+use std::cell::RefCell;
+use std::ops::Range;
 
 /// A message: the tail that every subscriber gets, and what is known about its publishing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,25 +14,32 @@ pub struct Message {
     publisher: Option<ConnectionId>,
 }
 
-/// Tails shorter than this are copied to memory of their own: as slices they would keep the whole
-/// read buffer of their publisher's connection in memory for as long as they are kept.
-pub const COPY_BELOW: usize = 4096;
 /// What a kept message costs besides its tail: its own struct, the count of its owners, the
 /// allocator's words and its places in a ring.
 pub const OVERHEAD: usize = 128;
 
 impl Message {
-    /// A message that a connection published with these flags.
+    /// A message that a connection published with these flags. It is kept, maybe for long, and its
+    /// tail with it: a short one must not be a slice of a read buffer.
     pub fn new(tail: Tail, flags: Flags, publisher: ConnectionId) -> Self {
         Self {
-            tail: if tail.len() < COPY_BELOW {
-                tail.detached()
-            } else {
-                tail
-            },
+            tail,
             flags,
             publisher: Some(publisher),
         }
+    }
+
+    /// The same of a copy of the tail, in memory of a former message if there is some.
+    pub fn copied(frame: &FrameView<'_>, publisher: ConnectionId) -> Self {
+        let spare = match SPARE_LEN.contains(&frame.tail().len()) {
+            true => take_spare(frame.tail().len()),
+            false => None,
+        };
+        let tail = match spare {
+            Some(spare) => frame.to_tail_in(spare),
+            None => frame.to_tail(),
+        };
+        Self::new(tail, frame.head.flags, publisher)
     }
 
     /// A message of nobody, without headers and flags.
@@ -79,10 +89,49 @@ impl Message {
     }
 }
 
+/// Tails of such a length leave their memory to later ones: the allocator is slow with pieces that
+/// are neither small nor very large, and a ring gives one back for each that it takes.
+const SPARE_LEN: Range<usize> = 1024..16 << 10;
+/// Pieces that one thread keeps.
+const SPARE_MAX: usize = 16;
+
+thread_local! {
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory for so many bytes and few more.
+fn take_spare(len: usize) -> Option<BytesMut> {
+    let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok()??;
+    (len..=len + len / 4)
+        .contains(&spare.capacity())
+        .then_some(spare)
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        if !SPARE_LEN.contains(&self.tail.len()) {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.tail).into_bytes();
+        // If a connection still writes it, it is that one's.
+        let Ok(mut bytes) = bytes.try_into_mut() else {
+            return;
+        };
+        bytes.clear();
+        // The thread may be about to end.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_MAX {
+                spare.push(bytes);
+            }
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
+    use ganger_protocol::{write_frame, FrameCodec, Head, Limits, Op};
 
     #[test]
     fn a_message_tells_its_key_and_its_publisher() {
@@ -103,17 +152,21 @@ mod tests {
     }
 
     #[test]
-    fn a_short_message_does_not_keep_the_buffer_it_came_in() {
-        let buffer = Bytes::from(vec![b'x'; 65_536]);
-        let message = |tail: Bytes| {
-            let tail = Tail::of_payload(tail).unwrap();
-            Message::new(tail, Flags::NONE, ConnectionId(1))
-        };
-        let within = |message: &Message| {
-            let start = message.tail().bytes().as_ptr();
-            buffer.as_ptr_range().contains(&start)
-        };
-        assert!(!within(&message(buffer.slice(100..100 + COPY_BELOW - 1))));
-        assert!(within(&message(buffer.slice(100..100 + COPY_BELOW))));
+    fn a_copy_is_the_same_in_new_memory_and_in_that_of_a_former_message() {
+        for (len, fill) in [(5000, 1_u8), (4000, 2), (5000, 3), (4999, 4), (100, 5)] {
+            let mut wire = BytesMut::new();
+            let head = Head::new(Op::Publish, 0).flags(Flags::RETAIN);
+            write_frame(&mut wire, head, b"a.b", b"", &vec![fill; len]).unwrap();
+            let codec = FrameCodec::new(&Limits::default());
+            let frame = codec.peek(&wire).unwrap().unwrap();
+            let message = Message::copied(&frame, ConnectionId(3));
+            assert_eq!(
+                message,
+                Message::new(frame.to_tail(), Flags::RETAIN, ConnectionId(3))
+            );
+            assert!(!wire
+                .as_ptr_range()
+                .contains(&message.tail().bytes().as_ptr()));
+        }
     }
 }

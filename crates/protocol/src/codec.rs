@@ -2,9 +2,9 @@
 
 use crate::frame::{Frame, FrameError};
 use crate::limits::{Limits, FRAME_LEN_MAX, LENGTH_LEN};
-use bytes::BytesMut;
-use std::io;
-use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
+use crate::view::FrameView;
+use bytes::{Buf, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
 
 /// Cuts frames out of a stream of bytes, for tokio-util's `Framed` or by hand.
 ///
@@ -12,7 +12,7 @@ use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 /// again as was received: who declares 16 MiB and sends nothing costs nothing.
 #[derive(Debug, Clone)]
 pub struct FrameCodec {
-    lengths: LengthDelimitedCodec,
+    frame_bytes: usize,
     headers_bytes: usize,
 }
 
@@ -22,14 +22,50 @@ const RESERVE_MIN: usize = 16 << 10;
 impl FrameCodec {
     /// A codec that takes frames and headers within these limits.
     pub fn new(limits: &Limits) -> Self {
-        let lengths = LengthDelimitedCodec::builder()
-            .big_endian()
-            .length_field_length(LENGTH_LEN)
-            .max_frame_length(limits.frame_bytes.min(FRAME_LEN_MAX))
-            .new_codec();
         Self {
-            lengths,
+            frame_bytes: limits.frame_bytes.min(FRAME_LEN_MAX),
             headers_bytes: limits.headers_bytes,
+        }
+    }
+
+    /// The first frame of received bytes, where it is; `None` if it is not whole yet. It is what
+    /// [`decode`](Decoder::decode) would cut off.
+    #[inline]
+    pub fn peek<'a>(&self, received: &'a [u8]) -> Result<Option<FrameView<'a>>, FrameError> {
+        let Some((length, rest)) = received.split_first_chunk::<LENGTH_LEN>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        let limit = self.frame_bytes;
+        if length > limit {
+            return Err(FrameError::TooLong { limit });
+        }
+        let Some(bytes) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let frame = FrameView::decode(bytes)?;
+        self.check_headers(frame.headers().len())?;
+        Ok(Some(frame))
+    }
+
+    /// Makes room for the rest of a frame of which only a part was received.
+    #[inline]
+    pub fn make_room(&self, received: &mut BytesMut) {
+        // Never as much as is declared: that may be a lie.
+        if let Some(length) = received.first_chunk::<LENGTH_LEN>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            let missing = (LENGTH_LEN + length).saturating_sub(received.len());
+            if missing > 0 && length <= self.frame_bytes {
+                received.reserve(missing.min(received.len().max(RESERVE_MIN)));
+            }
+        }
+    }
+
+    fn check_headers(&self, len: usize) -> Result<(), FrameError> {
+        let limit = self.headers_bytes;
+        match len {
+            len if len > limit => Err(FrameError::HeadersLen { len, limit }),
+            _ => Ok(()),
         }
     }
 }
@@ -40,34 +76,13 @@ impl Decoder for FrameCodec {
 
     #[inline]
     fn decode(&mut self, received: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        let limit = self.lengths.max_frame_length();
-        // Left to itself, the codec would reserve whatever length is declared.
-        if let Some(length) = received.first_chunk::<LENGTH_LEN>() {
-            let length = u32::from_be_bytes(*length) as usize;
-            let missing = (LENGTH_LEN + length).saturating_sub(received.len());
-            if missing > 0 && length <= limit {
-                received.reserve(missing.min(received.len().max(RESERVE_MIN)));
-                return Ok(None);
-            }
-        }
-        let bytes = self.lengths.decode(received).map_err(|error| {
-            // The one thing that it finds fault with.
-            match error.kind() {
-                io::ErrorKind::InvalidData => FrameError::TooLong { limit },
-                _ => FrameError::Io(error),
-            }
-        })?;
-        let Some(bytes) = bytes else {
+        let Some(len) = self.peek(received)?.map(|frame| frame.wire_len()) else {
+            self.make_room(received);
             return Ok(None);
         };
-        let frame = Frame::decode(bytes.freeze())?;
-        match frame.headers().len() {
-            len if len > self.headers_bytes => Err(FrameError::HeadersLen {
-                len,
-                limit: self.headers_bytes,
-            }),
-            _ => Ok(Some(frame)),
-        }
+        let mut bytes = received.split_to(len);
+        bytes.advance(LENGTH_LEN);
+        Frame::decode(bytes.freeze()).map(Some)
     }
 }
 
@@ -116,8 +131,11 @@ mod tests {
         let mut frames = 0;
         for byte in bytes.iter().chain(&bytes).chain(&bytes[..10]) {
             received.extend_from_slice(&[*byte]);
+            let peeked = codec.peek(&received).unwrap().map(|frame| frame.wire_len());
+            let before = received.len();
             if let Some(decoded) = codec.decode(&mut received).unwrap() {
                 assert_eq!(decoded, frame);
+                assert_eq!(peeked, Some(before - received.len()));
                 frames += 1;
             }
         }
@@ -144,7 +162,9 @@ mod tests {
             ] {
                 let mut received = BytesMut::from(&length.to_be_bytes()[..]);
                 let before = received.capacity();
+                let peeked = codec(limits.clone()).peek(&received).is_err();
                 let refused = codec(limits.clone()).decode(&mut received);
+                assert!(peeked);
                 assert!(
                     matches!(refused, Err(FrameError::TooLong { limit: told }) if told == limit)
                 );
@@ -173,7 +193,9 @@ mod tests {
                 frame_bytes,
                 ..Limits::default()
             };
+            let peeked = codec(limits.clone()).peek(&bytes).map(|_| ());
             let decoded = codec(limits).decode(&mut bytes.clone());
+            assert_eq!(peeked.is_ok(), decoded.is_ok());
             assert_eq!(
                 decoded.is_ok_and(|decoded| decoded == Some(frame.clone())),
                 fits
@@ -191,6 +213,7 @@ mod tests {
             let mut out = BytesMut::new();
             let head = Head::new(Op::Publish, 0);
             crate::write_frame(&mut out, head, b"a", &vec![0x80; len], b"").unwrap();
+            assert_eq!(codec(limits.clone()).peek(&out).is_ok(), fits);
             assert_eq!(codec(limits.clone()).decode(&mut out).is_ok(), fits);
         }
     }

@@ -168,6 +168,18 @@ impl Tail {
         })
     }
 
+    /// A received tail, whose lengths fit.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn received(subject_len: usize, headers_len: usize, bytes: Bytes) -> Self {
+        debug_assert!(subject_len + headers_len <= bytes.len());
+        Self {
+            bytes,
+            subject_len: subject_len as u16,
+            headers_len: headers_len as u16,
+        }
+    }
+
     /// A tail of a payload alone, which is not copied.
     pub fn of_payload(payload: Bytes) -> Result<Self, FrameError> {
         Sizes::new(0, 0, payload.len())?;
@@ -218,6 +230,11 @@ impl Tail {
     #[inline]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The same, given away.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
     }
 
     /// Bytes of all three parts.
@@ -295,29 +312,11 @@ impl Frame {
 
     /// The frame of these bytes, which are what stands behind a length word. Nothing is copied.
     pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
-        let len = bytes.len();
-        let Some(mut header) = bytes.get(..HEADER_LEN) else {
-            return Err(FrameError::TooShort { len });
-        };
-        let version = header.get_u8();
-        if version != LAYOUT_VERSION {
-            return Err(FrameError::Version { found: version });
-        }
-        let head = Head {
-            op: Op::from_u8(header.get_u8()),
-            flags: Flags(header.get_u16()),
-            id: header.get_u32(),
-            seq: header.get_u64(),
-        };
-        let (subject_len, headers_len) = (header.get_u16(), header.get_u16());
-        let (subject, headers) = (usize::from(subject_len), usize::from(headers_len));
-        if subject + headers > len - HEADER_LEN {
-            return Err(FrameError::Lengths {
-                needed: subject + headers,
-                len: len - HEADER_LEN,
-            });
-        }
-        Sizes::new(subject, headers, len - HEADER_LEN - subject - headers)?;
+        let Parts {
+            head,
+            subject_len,
+            headers_len,
+        } = Parts::of(&bytes)?;
         bytes.advance(HEADER_LEN);
         let tail = Tail {
             bytes,
@@ -352,6 +351,48 @@ pub fn write_frame(
     out.put_slice(headers);
     out.put_slice(payload);
     Ok(())
+}
+
+/// What the fixed header of a frame says, compared with the frame's length.
+pub(crate) struct Parts {
+    pub(crate) head: Head,
+    pub(crate) subject_len: u16,
+    pub(crate) headers_len: u16,
+}
+
+impl Parts {
+    /// Of bytes that stand behind a length word.
+    #[inline]
+    pub(crate) fn of(bytes: &[u8]) -> Result<Self, FrameError> {
+        let len = bytes.len();
+        let Some(mut header) = bytes.get(..HEADER_LEN) else {
+            return Err(FrameError::TooShort { len });
+        };
+        let version = header.get_u8();
+        if version != LAYOUT_VERSION {
+            return Err(FrameError::Version { found: version });
+        }
+        let head = Head {
+            op: Op::from_u8(header.get_u8()),
+            flags: Flags(header.get_u16()),
+            id: header.get_u32(),
+            seq: header.get_u64(),
+        };
+        let (subject_len, headers_len) = (header.get_u16(), header.get_u16());
+        let (subject, headers) = (usize::from(subject_len), usize::from(headers_len));
+        if subject + headers > len - HEADER_LEN {
+            return Err(FrameError::Lengths {
+                needed: subject + headers,
+                len: len - HEADER_LEN,
+            });
+        }
+        Sizes::new(subject, headers, len - HEADER_LEN - subject - headers)?;
+        Ok(Self {
+            head,
+            subject_len,
+            headers_len,
+        })
+    }
 }
 
 /// Lengths of a tail's parts that fit a frame.

@@ -5,6 +5,7 @@ use crate::error::{ErrorBody, ErrorCode};
 use crate::frame::{write_frame, Frame, FrameError, Head};
 use crate::kv::SetOptions;
 use crate::op::{Flags, Op};
+use crate::view::FrameView;
 use bytes::BytesMut;
 
 /// One operation, borrowed from a frame or on its way into one.
@@ -59,6 +60,12 @@ impl<'a> Command<'a> {
     /// The operation of a frame; `None` if it has another op.
     #[inline]
     pub fn of(frame: &'a Frame) -> Result<Option<Self>, ErrorBody> {
+        Self::of_view(&frame.view())
+    }
+
+    /// The operation of a frame that was not cut off; `None` if it has another op.
+    #[inline]
+    pub fn of_view(frame: &FrameView<'a>) -> Result<Option<Self>, ErrorBody> {
         let (flags, seq) = (frame.head.flags, frame.head.seq);
         let key = frame.subject();
         let if_revision = flags.has(Flags::IF_REVISION).then_some(seq);

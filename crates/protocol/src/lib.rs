@@ -35,6 +35,7 @@ pub mod headers;
 pub mod limits;
 mod op;
 mod reference;
+mod view;
 // Names.
 mod subject;
 // What is said in them.
@@ -57,3 +58,4 @@ pub use limits::Limits;
 pub use op::{Flags, Op};
 pub use reference::Reference;
 pub use subject::{check_subject, Group, Pattern, Subject, SubjectError};
+pub use view::FrameView;

@@ -265,6 +265,7 @@ impl<'r> EntryRef<'r> {
         let Some(counter) = self.counter() else {
             let mut left = self.meta.value_len();
             // What `value_len` claims is bounded by a quarter of the region (checked in `at`).
+            out.reserve(usize::try_from(left).unwrap_or(0));
             self.for_each_page(|page| {
                 let offset = self.region.geometry.page_offset(page);
                 let words = self.region.memory.words(offset, PAGE_WORDS);

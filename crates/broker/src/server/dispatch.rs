@@ -2,7 +2,23 @@
 
 use super::session::{pong, Session};
 use super::{admin, kv, lease, publish, request, subscribe, watch};
-use ganger_protocol::{ErrorBody, ErrorCode, Flags, Frame, Op};
+use ganger_protocol::{ErrorBody, ErrorCode, Flags, Frame, FrameView, Head, Op};
+
+/// Carries out what is frequent and keeps nothing of the frame but copies; `false`, with nothing
+/// done, if it is something else.
+#[inline]
+pub(super) fn carry_out_here(session: &mut Session, frame: &FrameView<'_>) -> bool {
+    let Head { op, flags, id, seq } = frame.head;
+    match op {
+        Op::Publish if publish::is_copied(frame) => publish::handle_here(session, frame),
+        Op::Ack => session.ack(id, seq, flags.has(Flags::UP_TO)),
+        Op::Get | Op::Set | Op::Delete | Op::Incr if !session.is_in_use(id) => {
+            kv::fast(session, frame);
+        }
+        _ => return false,
+    }
+    true
+}
 
 /// Carries a frame out. Whatever is wrong with it is this client's affair alone.
 #[inline]
@@ -10,7 +26,6 @@ pub(super) fn carry_out(session: &mut Session, frame: Frame) {
     let id = frame.head.id;
     match frame.head.op {
         Op::Publish => publish::handle(session, frame),
-        Op::Ack => session.ack(id, frame.head.seq, frame.head.flags.has(Flags::UP_TO)),
         Op::Reply => request::reply(session, &frame),
         Op::Cancel => session.cancel(id),
         Op::Ping => pong(session, &frame),
@@ -21,7 +36,6 @@ pub(super) fn carry_out(session: &mut Session, frame: Frame) {
             session.fatal(&ErrorBody::new(ErrorCode::NotGreeted, why));
         }
         _ if session.is_in_use(id) => session.fail(id, &ErrorCode::IdInUse.into()),
-        Op::Get | Op::Set | Op::Delete | Op::Incr => kv::fast(session, &frame),
         Op::Kv => kv::handle(session, &frame),
         Op::Subscribe => begin(session, &frame, subscribe::handle),
         Op::Request => begin(session, &frame, request::handle),

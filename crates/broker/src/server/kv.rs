@@ -13,15 +13,15 @@ use super::session::Session;
 use crate::reserved::is_reserved;
 use ganger_protocol::kv::{KvReply, KvRequest, SetOptions};
 use ganger_protocol::kv_fast::{Answer, Command};
-use ganger_protocol::{ErrorCode, Frame};
+use ganger_protocol::{ErrorCode, Frame, FrameView};
 use ganger_region::Region;
 
 /// One of the four frequent operations.
 #[inline]
-pub(super) fn fast(session: &mut Session, frame: &Frame) {
+pub(super) fn fast(session: &mut Session, frame: &FrameView<'_>) {
     let id = frame.head.id;
     session.broker.counters.kv_operations.count();
-    let outcome = match Command::of(frame) {
+    let outcome = match Command::of_view(frame) {
         Ok(Some(command)) => run_fast(session, id, command),
         Ok(None) => Ok(()),
         Err(error) => Err(Failure(error)),

@@ -5,7 +5,9 @@ use super::session::Session;
 use crate::message::Message;
 use crate::topics::retained::RetainError;
 use crate::topics::{Pending, Published};
-use ganger_protocol::{check_subject, headers, ErrorBody, ErrorCode, Flags, Frame, Head, Op, Tail};
+use ganger_protocol::{
+    check_subject, headers, ErrorBody, ErrorCode, Flags, Frame, FrameView, Head, Op, Tail,
+};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use tokio::time::Sleep;
 
 /// Tails below this are copied out of the read buffer, which then can be used again. Longer ones
 /// keep it, so it may be four times as large as they are at most.
-const DETACH_BELOW: usize = 16 << 10;
+const COPY_BELOW: usize = 16 << 10;
 
 /// A message that a slow subscriber holds up, and its publisher with it.
 pub(super) struct HeldUp {
@@ -24,14 +26,54 @@ pub(super) struct HeldUp {
     pub(super) until: Pin<Box<Sleep>>,
 }
 
+/// Whether a frame that publishes is better copied than kept.
+#[inline]
+pub(super) fn is_copied(frame: &FrameView<'_>) -> bool {
+    frame.tail().len() < COPY_BELOW && !frame.head.flags.has(Flags::BY_REFERENCE)
+}
+
+/// Publishes a copy of what was received.
+#[inline]
+pub(super) fn handle_here(session: &mut Session, frame: &FrameView<'_>) {
+    let published = check_id(session, frame.head).and_then(|()| {
+        check(frame)?;
+        publish(session, Message::copied(frame, session.connection.id))
+    });
+    outcome(session, frame.head, published);
+}
+
+/// Publishes what was received, without a copy if it is long.
 pub(super) fn handle(session: &mut Session, frame: Frame) {
-    let Head { id, flags, .. } = frame.head;
-    let ack = flags.has(Flags::WANT_ACK).then_some(id);
-    let published = if ack.is_some_and(|id| session.is_in_use(id)) {
-        Err(ErrorCode::IdInUse.into())
-    } else {
-        publish(session, frame.tail, flags)
-    };
+    let Head { flags, .. } = frame.head;
+    let published = check_id(session, frame.head).and_then(|()| {
+        let message = message(session, frame.tail, flags)?;
+        publish(session, message)
+    });
+    outcome(session, frame.head, published);
+}
+
+/// Whom an answer under this id would be for, is clear.
+#[inline]
+fn check_id(session: &Session, head: Head) -> Result<(), ErrorBody> {
+    match head.flags.has(Flags::WANT_ACK) && session.is_in_use(head.id) {
+        true => Err(ErrorCode::IdInUse.into()),
+        false => Ok(()),
+    }
+}
+
+fn publish(session: &mut Session, message: Message) -> Result<Published, ErrorBody> {
+    let message = Arc::new(message);
+    let now_ms = session.now_ms();
+    let broker = &session.broker;
+    broker.taps.offer(&message);
+    let outcome = broker
+        .topics
+        .publish(&message, now_ms, &mut session.effects);
+    Ok(outcome?)
+}
+
+fn outcome(session: &mut Session, head: Head, published: Result<Published, ErrorBody>) {
+    let ack = head.flags.has(Flags::WANT_ACK).then_some(head.id);
     match published {
         Ok(Published::Done(reached)) => through(session, ack, reached),
         Ok(Published::Blocked(pending)) => {
@@ -54,25 +96,25 @@ pub(super) fn handle(session: &mut Session, frame: Frame) {
     }
 }
 
-fn publish(session: &mut Session, tail: Tail, flags: Flags) -> Result<Published, ErrorBody> {
-    let message = Arc::new(message(session, tail, flags)?);
-    let broker = &session.broker;
-    broker.taps.offer(&message);
-    let outcome = broker
-        .topics
-        .publish(&message, broker.now_ms(), &mut session.effects);
-    Ok(outcome?)
+/// Whether a message has a sound subject and sound headers.
+#[inline]
+fn check(frame: &FrameView<'_>) -> Result<(), ErrorBody> {
+    check_subject(frame.subject())?;
+    if !frame.headers().is_empty() && headers::iter(frame.headers()).any(|header| header.is_err()) {
+        return Err(ErrorCode::BadHeaders.into());
+    }
+    Ok(())
 }
 
 /// A sound message of this client, or why it is none.
 pub(super) fn message(session: &Session, tail: Tail, flags: Flags) -> Result<Message, ErrorBody> {
-    check_subject(tail.subject())?;
-    if !tail.headers().is_empty() && headers::iter(tail.headers()).any(|header| header.is_err()) {
-        return Err(ErrorCode::BadHeaders.into());
-    }
+    let head = Head::new(Op::Publish, 0).flags(flags);
+    let frame = Frame::new(head, tail);
+    check(&frame.view())?;
+    let tail = frame.tail;
     let (tail, flags) = match flags.has(Flags::BY_REFERENCE) {
         true => reference::check(&session.broker, tail, flags)?,
-        false if tail.len() < DETACH_BELOW => (tail.detached(), flags),
+        false if tail.len() < COPY_BELOW => (tail.detached(), flags),
         false => (tail, flags),
     };
     Ok(Message::new(tail, flags, session.connection.id))

@@ -17,9 +17,9 @@ use super::socket::Socket;
 use crate::ids::{Subscriber, SubscriptionId};
 use crate::topics::channel::Batch;
 use crate::topics::Effects;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use ganger_protocol::hello::{Ended, Goodbye};
-use ganger_protocol::{Body, ErrorBody, ErrorCode, Frame, FrameCodec, Head, Op, Tail};
+use ganger_protocol::{Body, ErrorBody, ErrorCode, Frame, FrameCodec, FrameError, Head, Op, Tail};
 use std::collections::{HashMap, VecDeque};
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
@@ -82,6 +82,8 @@ pub struct Session {
     is_released: bool,
     /// Others were let go first in this turn.
     gave_way: bool,
+    /// When this work began, once somebody asked.
+    now_ms: Option<u64>,
 }
 
 /// # What the operations use
@@ -232,6 +234,7 @@ impl Session {
             is_draining: false,
             is_released: false,
             gave_way: false,
+            now_ms: None,
             broker,
             connection,
             out,
@@ -366,22 +369,54 @@ impl Session {
 
     /// Carries out what was received, as long as nothing holds it up.
     fn work(&mut self) {
-        let mut frames = 0;
-        while !self.received.is_empty() && !self.waits() {
-            match self.codec.decode(&mut self.received) {
+        let mut received = std::mem::take(&mut self.received);
+        let (mut done, mut frames) = (0, 0);
+        self.now_ms = None;
+        while done < received.len() && !self.waits() {
+            match self.codec.peek(&received[done..]) {
                 Ok(Some(frame)) => {
                     frames += 1;
-                    dispatch::carry_out(self, frame);
+                    if dispatch::carry_out_here(self, &frame) {
+                        done += frame.wire_len();
+                        continue;
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.broker.counters.bad_frames.count();
-                    self.fatal(&ErrorBody::new(ErrorCode::BadFrame, error.to_string()));
+                    self.bad_frame(&error);
+                    break;
                 }
             }
+            received.advance(std::mem::take(&mut done));
+            match self.codec.decode(&mut received) {
+                Ok(Some(frame)) => dispatch::carry_out(self, frame),
+                Ok(None) => break,
+                Err(error) => self.bad_frame(&error),
+            }
         }
+        if done == received.len() {
+            // Unlike advancing to the end, this leaves the memory usable from its beginning.
+            received.clear();
+        } else {
+            received.advance(done);
+            self.codec.make_room(&mut received);
+        }
+        self.received = received;
         if frames > 0 {
             self.connection.traffic.frames_in.add(frames);
+        }
+    }
+
+    fn bad_frame(&mut self, error: &FrameError) {
+        self.broker.counters.bad_frames.count();
+        self.fatal(&ErrorBody::new(ErrorCode::BadFrame, error.to_string()));
+    }
+
+    /// The broker's clock, read once for all that was received together.
+    pub(super) fn now_ms(&mut self) -> u64 {
+        match self.now_ms {
+            Some(now_ms) => now_ms,
+            None => *self.now_ms.insert(self.broker.now_ms()),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::error::Error;
 use super::offline::Offline;
+use super::outlet::Outlet;
 use super::payload::Mapped;
 use super::settings::Settings;
 use super::table::{Call, Entry, Progress, Route, Table};
@@ -37,6 +38,7 @@ pub(crate) enum Phase {
 pub(crate) struct State {
     pub(crate) phase: Phase,
     pub(crate) out: BytesMut,
+    pub(crate) outlet: Outlet,
     pub(crate) table: Table,
     pub(crate) offline: Offline,
     pub(crate) mapped: Option<Arc<Mapped>>,
@@ -79,6 +81,7 @@ impl Link {
             state: Mutex::new(State {
                 phase: Phase::Down,
                 out: BytesMut::new(),
+                outlet: Outlet::default(),
                 table: Table::default(),
                 offline,
                 mapped: None,
@@ -99,7 +102,7 @@ impl Link {
     /// To be called after writing to `out`.
     #[inline]
     pub(crate) fn written(&self, state: &mut State) {
-        if state.idle {
+        if !state.outlet.pour(&mut state.out) && state.idle {
             state.idle = false;
             self.wake.notify_one();
         }
@@ -120,20 +123,21 @@ impl Link {
         deadline: Instant,
         mut act: impl FnMut(&mut State) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        // Nearly always there is nothing to wait for.
+        if let Some(done) = self.act_now(&mut self.lock(), &mut act)? {
+            return Ok(done);
+        }
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             let was_up = {
                 let mut state = self.lock();
-                let up = state.session()?.is_some();
-                if up && state.out.len() < self.settings.outbox_bytes {
-                    let done = act(&mut state);
-                    self.written(&mut state);
-                    return done;
+                if let Some(done) = self.act_now(&mut state, &mut act)? {
+                    return Ok(done);
                 }
                 // Under the lock, so that no change is missed.
                 changed.as_mut().enable();
-                up
+                state.is_up()
             };
             if timeout_at(deadline, changed).await.is_err() {
                 return Err(match was_up {
@@ -142,6 +146,20 @@ impl Link {
                 });
             }
         }
+    }
+
+    /// Runs `act` if there is a connection, and it has room.
+    fn act_now<T>(
+        &self,
+        state: &mut State,
+        act: &mut impl FnMut(&mut State) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        if state.session()?.is_none() || state.out.len() >= self.settings.outbox_bytes {
+            return Ok(None);
+        }
+        let done = act(state);
+        self.written(state);
+        done.map(Some)
     }
 
     /// Sends a request and waits for its one answer. If the future is dropped, nobody waits for the
@@ -170,7 +188,18 @@ impl Link {
                 write(id, &mut state.out)?;
                 let (told, answer) = oneshot::channel();
                 let progress = progress.take();
-                state.table.insert(id, Entry::Call(Call { told, progress }));
+                let due = state.table.due();
+                let call = Call {
+                    told,
+                    progress,
+                    deadline: limit,
+                    cancel: ask.cancel,
+                };
+                state.table.insert(id, Entry::Call(call));
+                if state.table.due() != due {
+                    // The task has to look earlier than it thinks.
+                    self.wake.notify_one();
+                }
                 Ok((id, answer))
             })
             .await?;
@@ -180,13 +209,7 @@ impl Link {
             cancel: ask.cancel,
             answered: false,
         };
-        let answered = match limit {
-            None => Ok(answer.await),
-            Some(limit) => timeout_at(limit, answer).await,
-        };
-        let Ok(answer) = answered else {
-            return Err(Error::Timeout);
-        };
+        let answer = answer.await;
         waiting.answered = true;
         answer.unwrap_or(Err(Error::Closed))
     }

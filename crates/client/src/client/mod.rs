@@ -11,6 +11,7 @@ mod error;
 mod establish;
 mod link;
 mod offline;
+mod outlet;
 mod settings;
 mod table;
 mod task;
@@ -19,6 +20,7 @@ mod inbox;
 mod lease;
 mod observe;
 mod route;
+mod run;
 mod subscribe;
 mod watch;
 // What is said.
@@ -219,7 +221,7 @@ impl Client {
                 link: Arc::clone(&link),
             }),
         };
-        link.up(first.welcome, first.mapped);
+        link.up(first.welcome, first.mapped, &first.stream);
         tokio::spawn(task::drive(link, first.stream, first.received));
         Ok(client)
     }

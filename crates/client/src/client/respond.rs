@@ -187,7 +187,7 @@ impl Responder {
         loop {
             let (frame, generation) = match ready!(self.subscription.poll_item(context)) {
                 None => return Poll::Ready(None),
-                Some(Item::Gap(_)) => continue,
+                Some(Item::Gap(_) | Item::Run(..)) => continue,
                 Some(Item::Frame(frame, generation)) => (frame, generation),
             };
             let handle = Handle {

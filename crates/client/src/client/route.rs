@@ -5,6 +5,7 @@ use super::error::Error;
 use super::inbox::{Inbox, Size};
 use super::link::{control, Session};
 use super::respond::refuse;
+use super::run::Run;
 use super::settings::Settings;
 use super::table::{refusal, Next, Route};
 use bytes::BytesMut;
@@ -26,6 +27,8 @@ pub(crate) enum Wanted {
 pub(crate) enum Item {
     /// With the connection it came by.
     Frame(Frame, u64),
+    /// Messages, with the connection they came by.
+    Run(Run, u64),
     Gap(Gap),
 }
 
@@ -34,7 +37,23 @@ impl Size for Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Frame(frame, _) => HEAD_LEN + frame.tail.len(),
+            Self::Run(run, _) => run.bytes(),
             Self::Gap(_) => 0,
+        }
+    }
+
+    #[inline]
+    fn count(&self) -> usize {
+        match self {
+            Self::Run(run, _) => run.count(),
+            Self::Frame(..) | Self::Gap(_) => 1,
+        }
+    }
+
+    fn split_first(&mut self) -> Option<Self> {
+        match self {
+            Self::Run(run, generation) => Some(Self::Run(run.split_first()?, *generation)),
+            Self::Frame(..) | Self::Gap(_) => None,
         }
     }
 }
@@ -86,6 +105,11 @@ impl Messages {
         self.lock().position
     }
 
+    /// Whether messages that were not asked for yet may have to be taken back.
+    pub(crate) fn may_take_back(&self) -> bool {
+        self.group().is_some()
+    }
+
     fn group(&self) -> Option<&Subscribe> {
         match &self.wanted {
             Wanted::Messages(wanted) => Some(wanted).filter(|wanted| wanted.group.is_some()),
@@ -93,32 +117,46 @@ impl Messages {
         }
     }
 
-    fn message(&self, inner: &mut Inner, frame: Frame, out: &mut BytesMut) {
-        let seq = frame.head.seq;
+    fn messages(&self, inner: &mut Inner, id: u32, run: Run, out: &mut BytesMut) {
         if let Some(position) = &mut inner.position {
             // A retained message, or one that comes again, has an old number.
-            position.seq = position.seq.max(seq.saturating_add(1));
+            position.seq = position.seq.max(run.seq_max.saturating_add(1));
         }
         let generation = inner.generation;
-        inner.inbox.push(Item::Frame(frame, generation));
+        inner.inbox.push(Item::Run(run, generation));
         while inner.inbox.is_beyond(self.items_max, self.bytes_max) {
-            match inner.inbox.pop() {
-                Some(Item::Frame(frame, generation)) => {
-                    let (id, seq) = (frame.head.id, frame.head.seq);
-                    let gap = Gap {
-                        from: seq,
-                        to: seq,
-                        count: Some(1),
-                        cause: GapCause::Slow,
-                    };
-                    lose(&mut inner.lost, gap);
-                    if self.group().is_some() && generation == inner.generation {
-                        Frame::bare(Head::new(Op::Ack, id).seq(seq)).write_to(out);
+            match inner.inbox.pop_first() {
+                Some(Item::Run(mut run, generation)) => {
+                    while let Some(frame) = run.pop() {
+                        let is_of_now = generation == inner.generation;
+                        self.overflow(&mut inner.lost, id, frame.head.seq, is_of_now, out);
                     }
                 }
                 Some(Item::Gap(gap)) => lose(&mut inner.lost, gap),
+                Some(Item::Frame(..)) => {}
                 None => return,
             }
+        }
+    }
+
+    /// A message is lost because nobody takes it.
+    fn overflow(
+        &self,
+        lost: &mut Option<Gap>,
+        id: u32,
+        seq: u64,
+        is_of_now: bool,
+        out: &mut BytesMut,
+    ) {
+        let gap = Gap {
+            from: seq,
+            to: seq,
+            count: Some(1),
+            cause: GapCause::Slow,
+        };
+        lose(lost, gap);
+        if self.group().is_some() && is_of_now {
+            Frame::bare(Head::new(Op::Ack, id).seq(seq)).write_to(out);
         }
     }
 
@@ -178,10 +216,14 @@ impl Messages {
 
 impl Route for Messages {
     #[inline]
+    fn take_run(&self, id: u32, run: Run, out: &mut BytesMut) {
+        self.messages(&mut self.lock(), id, run, out);
+    }
+
+    #[inline]
     fn take(&self, _id: u32, frame: Frame, out: &mut BytesMut) -> Next {
         let inner = &mut *self.lock();
         match frame.head.op {
-            Op::Message => self.message(inner, frame, out),
             Op::Request => self.request(inner, frame, out),
             Op::Gap => {
                 if let Ok(gap) = frame.body::<Gap>() {

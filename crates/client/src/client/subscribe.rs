@@ -4,6 +4,7 @@ use super::error::Error;
 use super::link::Link;
 use super::message::{Content, Event, Message};
 use super::route::{is_reference, Item, Messages, Wanted};
+use super::run::Run;
 use super::{Client, Owner};
 use futures_core::Stream;
 use ganger_protocol::pubsub::{Gap, GapCause, Policy, Position, Start, Subscribe};
@@ -106,6 +107,9 @@ pub struct Subscription {
     route: Arc<Messages>,
     id: u32,
     acks: bool,
+    /// Messages that were taken out of the route together, and the connection they came by.
+    run: Run,
+    generation: u64,
     /// Handed out, and done with when the next is asked for.
     current: Option<(u64, u64)>,
 }
@@ -188,6 +192,8 @@ impl Client {
             route,
             id,
             acks,
+            run: Run::default(),
+            generation: 0,
             current: None,
         };
         self.begun(begins).await?;
@@ -269,12 +275,33 @@ impl Subscription {
     }
 
     /// The next frame or gap, as it came.
+    #[inline]
     pub(crate) fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        // One that always finds something lets others run now and then all the same.
+        let budget = ready!(tokio::task::coop::poll_proceed(context));
+        if let Some(frame) = self.run.pop() {
+            budget.made_progress();
+            return Poll::Ready(Some(Item::Frame(frame, self.generation)));
+        }
+        let item = ready!(self.poll_route(context));
+        budget.made_progress();
+        let Some(Item::Run(run, generation)) = item else {
+            return Poll::Ready(item);
+        };
+        (self.run, self.generation) = (run, generation);
+        let first = self.run.pop();
+        Poll::Ready(first.map(|frame| Item::Frame(frame, generation)))
+    }
+
+    fn poll_route(&mut self, context: &Context<'_>) -> Poll<Option<Item>> {
         let mut inner = self.route.lock();
         if let Some(gap) = inner.lost.take() {
             return Poll::Ready(Some(Item::Gap(gap)));
         }
-        inner.inbox.poll(context)
+        match self.route.may_take_back() {
+            true => inner.inbox.poll_first(context),
+            false => inner.inbox.poll_whole(context),
+        }
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
@@ -285,6 +312,8 @@ impl Subscription {
         let event = match ready!(self.poll_item(context)) {
             None => return Poll::Ready(None),
             Some(Item::Gap(gap)) => Event::Gap(gap),
+            // A run was taken apart.
+            Some(Item::Run(..)) => return Poll::Ready(None),
             Some(Item::Frame(frame, generation)) => {
                 if self.acks {
                     self.current = Some((frame.head.seq, generation));

@@ -2,14 +2,16 @@
 
 use super::error::Error;
 use super::link::Session;
+use super::run::Run;
 use bytes::BytesMut;
 use ganger_protocol::admin::AdminProgress;
 use ganger_protocol::lease::LeaseEvent;
-use ganger_protocol::{ErrorBody, Frame, Op};
+use ganger_protocol::{ErrorBody, Frame, Head, Op};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// What becomes of an id after a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,12 @@ pub(crate) trait Route: Send + Sync {
     /// A frame for it. `out` is what goes to the broker.
     fn take(&self, id: u32, frame: Frame, out: &mut BytesMut) -> Next;
 
+    /// Messages for it.
+    fn take_run(&self, id: u32, run: Run, out: &mut BytesMut) {
+        // Only what subscribes gets any.
+        let _ = (id, run, out);
+    }
+
     /// The connection is gone.
     fn lost(&self) {}
 
@@ -44,6 +52,10 @@ pub(crate) type Progress = Box<dyn FnMut(AdminProgress) + Send>;
 pub(crate) struct Call {
     pub(crate) told: oneshot::Sender<Result<Frame, Error>>,
     pub(crate) progress: Option<Progress>,
+    /// When it is given up.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether the broker is told then.
+    pub(crate) cancel: bool,
 }
 
 pub(crate) enum Entry {
@@ -59,6 +71,9 @@ pub(crate) enum Entry {
 pub(crate) struct Table {
     entries: HashMap<u32, Entry, BuildHasherDefault<IdHasher>>,
     last: u32,
+    /// No call is to be given up before this. One may have been answered meanwhile: that costs one
+    /// look in vain, where a timer for each call would cost more than the call.
+    due: Option<Instant>,
 }
 
 impl Table {
@@ -77,7 +92,44 @@ impl Table {
     }
 
     pub(crate) fn insert(&mut self, id: u32, entry: Entry) {
+        if let Entry::Call(Call {
+            deadline: Some(deadline),
+            ..
+        }) = entry
+        {
+            self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
+        }
         self.entries.insert(id, entry);
+    }
+
+    /// When to call [`expire`](Self::expire).
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Gives calls up whose time is over.
+    pub(crate) fn expire(&mut self, now: Instant, out: &mut BytesMut) {
+        self.due = None;
+        for (id, entry) in &mut self.entries {
+            let Entry::Call(Call {
+                deadline: Some(deadline),
+                cancel,
+                ..
+            }) = *entry
+            else {
+                continue;
+            };
+            if deadline > now {
+                self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
+                continue;
+            }
+            if cancel {
+                Frame::bare(Head::new(Op::Cancel, *id)).write_to(out);
+            }
+            if let Entry::Call(call) = std::mem::replace(entry, Entry::DroppedCall) {
+                let _ = call.told.send(Err(Error::Timeout));
+            }
+        }
     }
 
     /// Nobody wants what comes for this route any more. `false` if it was over.
@@ -99,6 +151,14 @@ impl Table {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Hands messages to whom they belong.
+    #[inline]
+    pub(crate) fn take_run(&mut self, id: u32, run: Run, out: &mut BytesMut) {
+        if let Some(Entry::Route(route)) = self.entries.get(&id) {
+            route.take_run(id, run, out);
         }
     }
 

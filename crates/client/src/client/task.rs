@@ -8,7 +8,9 @@ use super::backoff::{random, Backoff};
 use super::error::Error;
 use super::establish::{establish, unreadable, Established};
 use super::link::{Link, Phase, Session};
+use super::outlet::Outlet;
 use super::payload::Mapped;
+use super::run::{Extent, Run};
 use bytes::{Bytes, BytesMut};
 use ganger_protocol::hello::Welcome;
 use ganger_protocol::limits::{HEAD_LEN, LENGTH_LEN};
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::time::{sleep, sleep_until, Instant};
+use tokio::time::{sleep, sleep_until, Instant, Sleep};
 use tokio_util::codec::Decoder;
 
 /// Bytes that are read at once, at most.
@@ -47,7 +49,7 @@ pub(crate) async fn drive(link: Arc<Link>, mut stream: Receiver, mut received: B
         let Some(next) = again(&link).await else {
             return;
         };
-        link.up(next.welcome, next.mapped);
+        link.up(next.welcome, next.mapped, &next.stream);
         (stream, received) = (next.stream, next.received);
     }
 }
@@ -107,6 +109,13 @@ enum End {
     Lost,
 }
 
+/// What came, in order.
+enum Piece {
+    Frame(Frame),
+    /// Messages of one subscription.
+    Run(u32, Run),
+}
+
 struct Connection {
     /// To tokio, the socket is what is registered for reading alone: it would wake the task whenever
     /// the broker has read what was written.
@@ -115,10 +124,24 @@ struct Connection {
     blocked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     codec: FrameCodec,
     received: BytesMut,
-    frames: Vec<Frame>,
+    pieces: Vec<Piece>,
     /// What is being written, and how much of it has been.
     batch: BytesMut,
     written: usize,
+    /// For calls that are to be given up.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Ends then. The timer stays where it is as long as the time does.
+async fn due(timer: &mut Option<Pin<Box<Sleep>>>, at: Option<Instant>) {
+    let Some(at) = at else {
+        return std::future::pending().await;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+    if timer.deadline() != at {
+        timer.as_mut().reset(at);
+    }
+    timer.as_mut().await;
 }
 
 impl Connection {
@@ -128,9 +151,10 @@ impl Connection {
             blocked: None,
             codec: FrameCodec::new(&Limits::default()),
             received,
-            frames: Vec::new(),
+            pieces: Vec::new(),
             batch: BytesMut::new(),
             written: 0,
+            timer: None,
         }
     }
 
@@ -157,6 +181,7 @@ impl Connection {
                 }
             };
             let room = self.make_room();
+            let due = due(&mut self.timer, link.lock().table.due());
             let writable = async {
                 match &mut self.blocked {
                     Some(blocked) => blocked.await,
@@ -176,6 +201,10 @@ impl Connection {
                 },
                 () = writable => self.blocked = None,
                 () = link.wake.notified() => {}
+                () = due => {
+                    let state = &mut *link.lock();
+                    state.table.expire(Instant::now(), &mut state.out);
+                }
                 () = until => {}
             }
         }
@@ -185,13 +214,16 @@ impl Connection {
     fn write(&mut self, link: &Link) -> io::Result<()> {
         while self.blocked.is_none() {
             if self.written == self.batch.len() {
-                self.written = 0;
                 self.batch.clear();
                 if self.batch.capacity() > KEEP_LEN {
                     self.batch = BytesMut::new();
                 }
-                if !link.take_out(&mut self.batch) {
-                    return Ok(());
+                match link.take_out(&mut self.batch) {
+                    Some(written) => self.written = written,
+                    None => {
+                        self.written = 0;
+                        return Ok(());
+                    }
                 }
             }
             let rest = &self.batch[self.written..];
@@ -215,13 +247,40 @@ impl Connection {
 
     /// Hands out the frames that are there.
     fn hand_out(&mut self, link: &Link) -> Result<(), Error> {
-        while let Some(frame) = self.codec.decode(&mut self.received).map_err(unreadable)? {
-            self.frames.push(frame);
+        loop {
+            let found = self.codec.peek(&self.received).map_err(unreadable)?;
+            let Some(first) = found else {
+                self.codec.make_room(&mut self.received);
+                break;
+            };
+            let piece = match Extent::begin(&first) {
+                Some(extent) => self.cut_run(extent)?,
+                None => match self.codec.decode(&mut self.received).map_err(unreadable)? {
+                    Some(frame) => Piece::Frame(frame),
+                    None => break,
+                },
+            };
+            self.pieces.push(piece);
         }
-        if !self.frames.is_empty() {
-            link.hand_out(&mut self.frames);
+        if !self.pieces.is_empty() {
+            link.hand_out(&mut self.pieces);
         }
         Ok(())
+    }
+
+    /// Cuts off a run that begins with what is known of it.
+    fn cut_run(&mut self, mut extent: Extent) -> Result<Piece, Error> {
+        while let Some(frame) = self
+            .codec
+            .peek(&self.received[extent.len..])
+            .map_err(unreadable)?
+        {
+            if !extent.grow(&frame) {
+                break;
+            }
+        }
+        let bytes = self.received.split_to(extent.len).freeze();
+        Ok(Piece::Run(extent.id, extent.of(bytes)))
     }
 
     /// The messages of the last batch of which not a byte was written.
@@ -268,7 +327,7 @@ fn publishes(mut frames: Bytes, from: usize) -> Vec<Bytes> {
 /// # What the task does to the link
 impl Link {
     /// There is a connection: all that lasts goes on, then what waited.
-    pub(crate) fn up(&self, welcome: Welcome, mapped: Option<Mapped>) {
+    pub(crate) fn up(&self, welcome: Welcome, mapped: Option<Mapped>, stream: &Receiver) {
         let mut state = self.lock();
         state.generations += 1;
         let session = Arc::new(Session {
@@ -281,6 +340,7 @@ impl Link {
         };
         let state = &mut *state;
         state.out.clear();
+        state.outlet = Outlet::new(stream.as_fd().try_clone_to_owned().ok());
         state.table.resume(&session, &mut state.out);
         state.offline.send(&mut state.out);
         state.phase = Phase::Up(session);
@@ -293,7 +353,8 @@ impl Link {
         let mut state = self.lock();
         state.phase = Phase::Down;
         state.idle = false;
-        unsent.extend(publishes(state.out.split().freeze(), 0));
+        let written = std::mem::take(&mut state.outlet).take();
+        unsent.extend(publishes(state.out.split().freeze(), written));
         state.offline.push_front(unsent);
         state.table.lost(&Error::ConnectionLost);
         self.changed.notify_waiters();
@@ -304,36 +365,40 @@ impl Link {
         let mut state = self.lock();
         state.phase = Phase::Closed(error.clone());
         state.out = BytesMut::new();
+        state.outlet = Outlet::default();
         state.table.fail(error);
         state.offline.fail(error);
         state.mapped = None;
         self.changed.notify_waiters();
     }
 
-    /// Puts what is to be written into `batch`, which is empty. `false` if there is nothing: from
-    /// then on, the task is woken when there is.
-    fn take_out(&self, batch: &mut BytesMut) -> bool {
+    /// Puts what is to be written into `batch`, which is empty, and returns how much of it is
+    /// written already. `None` if there is nothing: from then on, the task is woken when there is.
+    fn take_out(&self, batch: &mut BytesMut) -> Option<usize> {
         let mut state = self.lock();
         state.idle = state.out.is_empty();
         if state.idle {
-            return false;
+            state.outlet.give_back();
+            return None;
         }
+        let written = state.outlet.take();
         std::mem::swap(&mut state.out, batch);
         drop(state);
         self.changed.notify_waiters();
-        true
+        Some(written)
     }
 
-    fn hand_out(&self, frames: &mut Vec<Frame>) {
+    fn hand_out(&self, pieces: &mut Vec<Piece>) {
         let mut state = self.lock();
         let state = &mut *state;
-        for frame in frames.drain(..) {
-            match frame.head.op {
-                Op::Ping => {
+        for piece in pieces.drain(..) {
+            match piece {
+                Piece::Run(id, run) => state.table.take_run(id, run, &mut state.out),
+                Piece::Frame(frame) if frame.head.op == Op::Ping => {
                     let head = Head::new(Op::Pong, frame.head.id).seq(frame.head.seq);
                     Frame::new(head, frame.tail).write_to(&mut state.out);
                 }
-                _ => {
+                Piece::Frame(frame) => {
                     let id = frame.head.id;
                     if state.table.take(frame, &mut state.out) {
                         Frame::bare(Head::new(Op::Cancel, id)).write_to(&mut state.out);

@@ -1,0 +1,106 @@
+//! Writing to the socket from where something is said, rather than from the task that owns it.
+//!
+//! What handles write gathers until the task runs, and goes out in one piece. One who says much
+//! without ever waiting would gather a lot before the task has its turn, and the broker would have
+//! nothing to do meanwhile: so when enough has come together, the handle writes it itself.
+
+use bytes::BytesMut;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use std::os::fd::OwnedFd;
+
+/// Bytes that are worth a system call of their own.
+const WORTH: usize = 16 << 10;
+
+/// The way out, beside the task's.
+#[derive(Default)]
+pub(crate) struct Outlet {
+    socket: Option<OwnedFd>,
+    /// Bytes at the beginning of what waits that are written already.
+    sent: usize,
+    /// The task has something in hand that comes first.
+    is_taken: bool,
+}
+
+impl Outlet {
+    /// To a new connection; without a descriptor for it, only the task writes.
+    pub(crate) fn new(socket: Option<OwnedFd>) -> Self {
+        Self {
+            socket,
+            ..Self::default()
+        }
+    }
+
+    /// Writes what waits, if that is much and nothing comes before it. `true` if nothing is left;
+    /// otherwise the task goes on with it.
+    #[inline]
+    pub(crate) fn pour(&mut self, out: &mut BytesMut) -> bool {
+        if self.is_taken || out.len() < WORTH {
+            return false;
+        }
+        self.write(out)
+    }
+
+    fn write(&mut self, out: &mut BytesMut) -> bool {
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        while self.sent < out.len() {
+            match rustix::net::send(socket, &out[self.sent..], SendFlags::NOSIGNAL) {
+                Ok(len) => self.sent += len,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    // Whether it is full or broken, the task will find out.
+                    self.is_taken = true;
+                    return false;
+                }
+            }
+        }
+        out.clear();
+        self.sent = 0;
+        true
+    }
+
+    /// The task takes all that waits; returns how much of it is written already.
+    pub(crate) fn take(&mut self) -> usize {
+        self.is_taken = true;
+        std::mem::take(&mut self.sent)
+    }
+
+    /// The task has written all that it took.
+    pub(crate) fn give_back(&mut self) {
+        self.is_taken = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn much_goes_out_at_once_in_order_and_the_task_gets_the_rest() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut outlet = Outlet::new(Some(ours.into()));
+        let mut out = BytesMut::from(&[1; WORTH - 1][..]);
+        assert!(!outlet.pour(&mut out), "it is not worth it");
+        out.extend_from_slice(&[2]);
+        assert!(outlet.pour(&mut out) && out.is_empty());
+
+        // More than the socket takes.
+        out.resize(16 << 20, 3);
+        assert!(!outlet.pour(&mut out));
+        let written = outlet.take();
+        assert!((1..16 << 20).contains(&written));
+        let mut later = BytesMut::from(&[4; WORTH][..]);
+        assert!(!outlet.pour(&mut later), "what the task has comes first");
+        outlet.give_back();
+        let mut received = vec![0; WORTH + written];
+        theirs.read_exact(&mut received).unwrap();
+        let expected = [vec![1; WORTH - 1], vec![2], vec![3; written]].concat();
+        assert!(received == expected);
+        assert!(outlet.pour(&mut later));
+    }
+}
