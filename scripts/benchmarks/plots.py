@@ -188,7 +188,8 @@ def workers(results):
         curve_panel(results, "cluster", "ganger status by number of workers", "ganger status", axis,
                     ("start to exit, ms", False, lambda value: f"{value:g}"), 1, SYSTEMS),
     ]
-    return joined(panels, WHISKERS + "The workers sleep and share one socket; no broker.", "Supervisor by number of workers")
+    note = WHISKERS + "The workers sleep and share one socket; no broker."
+    return joined(panels, note, "Supervisor by number of workers")
 
 
 def messages(results):

@@ -56,7 +56,8 @@ def write_readme(results, machine, plots, path):
     """The README's part: two plots, one table, and where ganger loses."""
     before, begin, rest = path.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
-    tasks = {task: results.figures("store", f"{task}, uniform, 64 B, 1 process: operations") for task in ("get", "set", "incr")}
+    what = "{}, uniform, 64 B, 1 process: operations"
+    tasks = {task: results.figures("store", what.format(task)) for task in ("get", "set", "incr")}
     if not (begin and end and all(tasks.values())):
         return
     first = "get, uniform, 64 B, 1 process"
@@ -85,7 +86,10 @@ def lost_targets(results):
     total = sum(len(results.kind(bench, "target")) for bench in results.lines)
     if not missed:
         return ""
-    lines = [f"- {line['what']}: {digits(line['value']['median'])}, wanted {line['wanted']} {line['unit']}" for line in missed]
+    lines = [
+        f"- {line['what']}: {digits(line['value']['median'])}, wanted {line['wanted']} {line['unit']}".rstrip()
+        for line in missed
+    ]
     return f"Of {total} targets, these are not met:\n\n" + "\n".join(lines) + "\n"
 
 
@@ -131,9 +135,9 @@ def noise(results, machine):
         if figures:
             lines.append(f"- `{bench}`: the rounds of {len(wide)} of {len(figures)} figures differ by more than half.")
     lines.append(
-        "\nTwo processes that wait for each other are fast on one processor and slow on two, where an idle one has to be"
-        " woken; where the system puts them changes from round to round. So figures of one client and one server have"
-        " two values, not one, and their ranges are wide; \"limits\" below shows both. p99.9 of a short slice is"
+        "\nTwo processes that wait for each other are fast on one processor and slow on two, where an idle one has to"
+        " be woken; where the system puts them changes from round to round. So figures of one client and one server"
+        " have two values, not one, and their ranges are wide; \"limits\" below shows both. p99.9 of a short slice is"
         " little more than its worst moments."
     )
     if machine["processors"] < 4:
@@ -188,8 +192,15 @@ def store(results, plots):
             out.append(table(head, cell_rows(sides)))
     out.append("</details>\n")
     steady = [(name, sides) for name, sides in results.cells("store").items() if "/s, " in name]
+    sizes = plain_rows(results, "store", lambda line: "curve" in line)
+    if sizes:
+        out.append("<details><summary>All sizes of values</summary>\n")
+        out.append(table(["measurement", "side", "value", "unit"], sizes) + "\n</details>\n")
     for name, sides in steady:
-        rows = [[side, *(spread(figures[part], duration, 1e3) for part in CELL[1:4])] for side, figures in sides.items()]
+        rows = [
+            [side, *(spread(figures[part], duration, 1e3) for part in CELL[1:4])]
+            for side, figures in sides.items()
+        ]
         out.append(f"### {name}, one process, open loop\n")
         out.append(table(["side", *CELL[1:4]], rows))
     return "\n".join(out)
@@ -215,15 +226,15 @@ def store_words(cells):
     return (
         "### Where the mapped region loses\n\nMore operations per second than the region, by more than 5 %:\n\n"
         + "\n".join(lines)
-        + "\n\nThe map can't be shared with another process, and the table's values can't grow; a process that is killed"
-        " while it holds the table's mutex leaves it locked for ever.\n"
+        + "\n\nThe map can't be shared with another process, and the table's values can't grow; a process that is"
+        " killed while it holds the table's mutex leaves it locked for ever.\n"
     )
 
 
 def plain_rows(results, bench, is_wanted):
     rows = []
     for line in results.kind(bench, "figure"):
-        if is_wanted(line) and "curve" not in line:
+        if is_wanted(line):
             rows.append([line["what"], line["side"], spread(line, digits), line["unit"]])
     return rows
 
@@ -280,9 +291,9 @@ def scaling(results, plots):
         if points:
             (few, low, *_), (many, high, *_) = ends(points)
             out.append(
-                f"- **{task}**: {duration(low)} among {si(few)} keys, {duration(high)} among {si(many)}. A {task} touches"
-                f" a bucket and an entry however many there are; what grows is the chance that these lines are in no"
-                f" cache, and from some size on that their pages are not in the TLB. The value is {cause}.\n"
+                f"- **{task}**: {duration(low)} among {si(few)} keys, {duration(high)} among {si(many)}. A {task}"
+                f" touches a bucket and an entry however many there are; what grows is the chance that these lines"
+                f" are in no cache, and from some size on that their pages are not in the TLB. The value is {cause}.\n"
             )
     memory = results.curve("region", "memory per entry by number of keys").get("ganger region")
     if memory:
@@ -299,8 +310,8 @@ def scaling(results, plots):
             (_, low, *_), (many, high, *_) = ends(points)
             out.append(
                 f"- **fan-out**: {si(low * 1e3)} messages/s with one subscriber, {si(best[1] * 1e3)} at best, with"
-                f" {best[0]:g}, {si(high * 1e3)} with {many:g}. A message is encoded once and lies in the ring once; each"
-                " subscriber adds a cursor and its part of a vectored write. Once all processors are busy, more"
+                f" {best[0]:g}, {si(high * 1e3)} with {many:g}. A message is encoded once and lies in the ring once;"
+                " each subscriber adds a cursor and its part of a vectored write. Once all processors are busy, more"
                 " subscribers share what there is, and each wakeup brings fewer messages.\n"
             )
     out.append(image("fan-out", plots, "Fan-out by number of subscribers"))
@@ -311,8 +322,9 @@ def scaling(results, plots):
         (_, quick, *_), (_, slow, *_) = ends(status)
         per_worker = (high - low) * 1024 / (many - few)
         out.append(
-            f"- **supervisor**: {digits(low)} MiB with one worker, {digits(high)} with {many:g}: {digits(per_worker)} KiB"
-            " for each, which are its state, the buffers of its pipes and what is kept of its output: a straight line."
+            f"- **supervisor**: {digits(low)} MiB with one worker, {digits(high)} with {many:g}:"
+            f" {digits(per_worker)} KiB for each, which are its state, the buffers of its pipes and what is kept of its output: a"
+            " straight line."
             f" `ganger status` takes {digits(quick)} ms with one and {digits(slow)} with {many:g}: a start and an exit,"
             " and then what is read about each worker and printed.\n"
         )
