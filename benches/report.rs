@@ -70,6 +70,15 @@ struct Figure {
     unit: &'static str,
     spread: Spread,
     ratio: Option<Spread>,
+    /// The curve it is a point of, and where.
+    place: Option<(String, f64)>,
+}
+
+struct Distribution {
+    what: String,
+    side: String,
+    unit: &'static str,
+    points: Vec<(f64, f64)>,
 }
 
 struct Verdict {
@@ -83,6 +92,7 @@ struct Verdict {
 #[derive(Default)]
 pub(crate) struct Report {
     figures: Vec<Figure>,
+    distributions: Vec<Distribution>,
     verdicts: Vec<Verdict>,
     notes: Vec<String>,
 }
@@ -104,6 +114,30 @@ impl Report {
         self.push(what, side, unit, rounds, Some(ratio));
     }
 
+    /// Says of the last figure that it is the point at `x` of its side's part of a curve.
+    pub(crate) fn on_curve(&mut self, curve: &str, x: f64) {
+        if let Some(figure) = self.figures.last_mut() {
+            figure.place = Some((curve.to_owned(), x));
+        }
+    }
+
+    /// All times of one side: which part of them stays within which time. JSON only.
+    #[allow(dead_code)] // benches/store has them
+    pub(crate) fn distribution(
+        &mut self,
+        what: &str,
+        side: &str,
+        unit: &'static str,
+        points: Vec<(f64, f64)>,
+    ) {
+        self.distributions.push(Distribution {
+            what: what.to_owned(),
+            side: side.to_owned(),
+            unit,
+            points,
+        });
+    }
+
     pub(crate) fn target(&mut self, what: &str, unit: &'static str, spread: Spread, limit: Limit) {
         self.verdicts.push(Verdict {
             what: what.to_owned(),
@@ -111,6 +145,12 @@ impl Report {
             spread,
             limit,
         });
+    }
+
+    #[allow(dead_code)] // benches/store asks
+    pub(crate) fn is_every_target_met(&self) -> bool {
+        let mut verdicts = self.verdicts.iter();
+        verdicts.all(|verdict| verdict.limit.is_met(verdict.spread.median))
     }
 
     pub(crate) fn note(&mut self, note: impl Into<String>) {
@@ -178,20 +218,38 @@ impl Report {
         }
     }
 
-    /// One JSON object a line: figures, then verdicts, then notes.
+    /// One JSON object a line: figures, distributions, verdicts, notes.
     pub(crate) fn write_json(&self, path: &str) -> io::Result<()> {
         let mut file = io::BufWriter::new(File::create(path)?);
         for figure in &self.figures {
             let ratio = figure.ratio.map_or(String::new(), |ratio| {
                 format!(",\"times_ganger\":{}", json_spread(ratio))
             });
+            let place = figure.place.as_ref().map_or(String::new(), |(curve, x)| {
+                format!(",\"curve\":{},\"x\":{x}", json_text(curve))
+            });
             writeln!(
                 file,
-                "{{\"kind\":\"figure\",\"what\":{},\"side\":{},\"unit\":{},\"value\":{}{ratio}}}",
+                "{{\"kind\":\"figure\",\"what\":{},\"side\":{},\"unit\":{},\"value\":{}{ratio}{place}}}",
                 json_text(&figure.what),
                 json_text(&figure.side),
                 json_text(figure.unit),
                 json_spread(figure.spread),
+            )?;
+        }
+        for all in &self.distributions {
+            let points: Vec<String> = all
+                .points
+                .iter()
+                .map(|(value, share)| format!("[{value},{share:.6}]"))
+                .collect();
+            writeln!(
+                file,
+                "{{\"kind\":\"distribution\",\"what\":{},\"side\":{},\"unit\":{},\"points\":[{}]}}",
+                json_text(&all.what),
+                json_text(&all.side),
+                json_text(all.unit),
+                points.join(","),
             )?;
         }
         for verdict in &self.verdicts {
@@ -227,6 +285,7 @@ impl Report {
             unit,
             spread,
             ratio,
+            place: None,
         });
     }
 }

@@ -1,7 +1,6 @@
 //! Ganger, through the `Client` that its users have.
 
-use crate::link::{Publish, Receive, Store, SERVICE, SUBJECT};
-use crate::roles::ready;
+use crate::link::{ready, Publish, Receive, Store, SERVICE, SUBJECT};
 use futures_util::FutureExt;
 use ganger_client::{
     Client, ClientBuilder, Event, GapCause, Policy, RemoteKv, SubscribeOptions, Subscription,
@@ -174,7 +173,7 @@ impl Store for SocketStore {
     fn get(&mut self, keys: &[[u8; 16]]) {
         let store = &self.store;
         self.all(keys.iter().map(|key| async move {
-            store.get(key).await.unwrap();
+            assert!(store.get(key).await.unwrap().is_some());
         }));
     }
 
@@ -183,6 +182,18 @@ impl Store for SocketStore {
         self.all(keys.iter().map(|key| async move {
             store.set(key, value).await.unwrap();
         }));
+    }
+
+    fn incr(&mut self, keys: &[[u8; 16]]) {
+        let store = &self.store;
+        self.all(keys.iter().map(|key| async move {
+            store.incr(key, 1).await.unwrap();
+        }));
+    }
+
+    fn get_many(&mut self, keys: &[[u8; 16]]) {
+        let values = self.link.wait(self.store.get_many(keys)).unwrap();
+        assert!(values.iter().all(Option::is_some));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The least that a broker can cost: a process that only hands bytes from one Unix socket to
 //! another.
 
-use crate::roles::ready;
+use crate::link::ready;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 

@@ -1,5 +1,6 @@
 //! What a process of a comparison needs of a messaging system, and the systems' servers.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -39,6 +40,20 @@ pub(crate) trait Store {
     /// Does one operation for each key and waits for all answers.
     fn get(&mut self, keys: &[[u8; 16]]);
     fn set(&mut self, keys: &[[u8; 16]], value: &[u8]);
+    #[allow(dead_code)] // benches/store does
+    fn incr(&mut self, keys: &[[u8; 16]]);
+
+    /// Gets all keys by the one operation that is made for it, where there is one.
+    #[allow(dead_code)] // benches/store does
+    fn get_many(&mut self, keys: &[[u8; 16]]) {
+        self.get(keys);
+    }
+}
+
+/// Tells the parent that this process can be measured.
+pub(crate) fn ready() {
+    println!("ready");
+    std::io::stdout().flush().unwrap();
 }
 
 /// Who is compared.
@@ -87,12 +102,7 @@ pub(crate) struct Server {
 impl Server {
     /// `None` if the system is not installed.
     pub(crate) fn start(system: System) -> Option<Self> {
-        static STARTED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = STARTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("ganger-bench-{}-{number}", std::process::id());
-        let home = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&home).unwrap();
-        make_private(&home);
+        let home = new_home();
         let (command, address) = match system {
             System::Ganger => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_ganger"));
@@ -128,7 +138,8 @@ impl Server {
         Self::run(command, address.display().to_string(), home)
     }
 
-    fn run(mut command: Command, address: String, home: PathBuf) -> Option<Self> {
+    /// Runs a server in its home until it can be connected to.
+    pub(crate) fn run(mut command: Command, address: String, home: PathBuf) -> Option<Self> {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut server = Self {
             child: Some(child.ok()?),
@@ -183,9 +194,16 @@ impl Drop for Server {
     }
 }
 
-fn make_private(home: &Path) {
+/// A new directory for one server.
+pub(crate) fn new_home() -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(home, PermissionsExt::from_mode(0o700)).unwrap();
+    static STARTED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = STARTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("ganger-bench-{}-{number}", std::process::id());
+    let home = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&home).unwrap();
+    std::fs::set_permissions(&home, PermissionsExt::from_mode(0o700)).unwrap();
+    home
 }
 
 fn free_port() -> u16 {

@@ -6,7 +6,8 @@
 //! out (Debian's packages: `redis-server nats-server libzmq3-dev`).
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
-//! (`stream`, `latency`, `request`, `store`, `stopped`, `idle`, `command`), `--json FILE`, `--markdown`.
+//! (`stream`, `latency`, `request`, `store`, `stopped`, `idle`, `command`, `scaling`), `--json
+//! FILE`, `--markdown`.
 
 // Whatever fails here ends the benchmark, and its numbers are far from where these casts would
 // hurt.
@@ -25,6 +26,7 @@ mod redis;
 #[path = "../report.rs"]
 mod report;
 mod roles;
+mod scaling;
 mod zeromq;
 
 use report::Report;
@@ -92,6 +94,7 @@ fn measure_all(words: Vec<String>) -> ExitCode {
     measure::store(&mut report, &effort, &systems);
     measure::stopped(&mut report, &effort);
     measure::rest(&mut report, &effort);
+    scaling::fan_out(&mut report, &effort, &systems);
     report.print(markdown);
     if let Some(path) = json {
         if let Err(error) = report.write_json(&path) {

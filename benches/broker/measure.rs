@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs every side once per round, and returns the figures by side.
-fn rounds<S: Copy>(
+pub(crate) fn rounds<S: Copy>(
     effort: &Effort,
     sides: &[S],
     mut measure: impl FnMut(S) -> f64,

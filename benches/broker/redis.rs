@@ -136,7 +136,9 @@ impl Store for Redis {
     fn get(&mut self, keys: &[[u8; 16]]) {
         keys.iter().for_each(|key| self.command(&[b"GET", key]));
         self.send();
-        keys.iter().for_each(|_| self.answer(&mut |_| {}));
+        let mut found = 0;
+        keys.iter().for_each(|_| self.answer(&mut |_| found += 1));
+        assert_eq!(found, keys.len());
     }
 
     fn set(&mut self, keys: &[[u8; 16]], value: &[u8]) {
@@ -144,5 +146,21 @@ impl Store for Redis {
             .for_each(|key| self.command(&[b"SET", key, value]));
         self.send();
         keys.iter().for_each(|_| self.answer(&mut |_| {}));
+    }
+
+    fn incr(&mut self, keys: &[[u8; 16]]) {
+        keys.iter().for_each(|key| self.command(&[b"INCR", key]));
+        self.send();
+        keys.iter().for_each(|_| self.answer(&mut |_| {}));
+    }
+
+    fn get_many(&mut self, keys: &[[u8; 16]]) {
+        let mut words: Vec<&[u8]> = vec![b"MGET"];
+        words.extend(keys.iter().map(|key| &key[..]));
+        self.command(&words);
+        self.send();
+        let mut found = 0;
+        self.array(keys.len(), &mut |_, _| found += 1);
+        assert_eq!(found, keys.len());
     }
 }

@@ -1,8 +1,8 @@
 //! The processes of a comparison: this program again, with a role.
 
-use crate::link::{Publish, Receive, Server, Store, System};
+use crate::link::{ready, Publish, Receive, Server, Store, System};
 use crate::{ganger, hop, nats, redis, zeromq};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -188,11 +188,6 @@ pub(crate) fn play(words: &[String]) {
         "hop-reply" => hop::reply(address),
         other => panic!("there is no role {other}"),
     }
-}
-
-pub(crate) fn ready() {
-    println!("ready");
-    std::io::stdout().flush().unwrap();
 }
 
 /// Nanoseconds on a clock that all processes share.

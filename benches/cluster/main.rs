@@ -6,7 +6,7 @@
 //! `scripts/fixtures`. Run it on a quiet machine with at least two processors.
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
-//! (`throughput`, `slow`, `start`, `kill`, `status`), `--json FILE`, `--markdown`.
+//! (`throughput`, `slow`, `start`, `kill`, `status`, `scaling`), `--json FILE`, `--markdown`.
 
 // Whatever fails here ends the benchmark, and its numbers are far from where these casts would
 // hurt.
@@ -18,6 +18,7 @@
 
 #[path = "../report.rs"]
 mod report;
+mod scaling;
 mod sides;
 mod slow;
 mod starts;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     throughput::run(&mut report, &args.effort);
     slow::run(&mut report, &args.effort);
     starts::run(&mut report, &args.effort);
+    scaling::run(&mut report, &args.effort);
     report.print(args.markdown);
     if let Some(path) = args.json {
         if let Err(error) = report.write_json(&path) {

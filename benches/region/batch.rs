@@ -81,7 +81,7 @@ fn per_key(keys: &[Key], mut read: impl FnMut(&[Key])) -> f64 {
     started.elapsed().as_nanos() as f64 / keys.len() as f64
 }
 
-fn available_kb() -> u64 {
+pub(crate) fn available_kb() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = info
         .lines()

@@ -1,9 +1,11 @@
 //! ganger beside its peers: each operation on each pattern of keys, from one process and from two.
 
 use crate::crew::{fork, Crew, Seat};
+use crate::lmdb::{Lmdb, LmdbHeld, TempDir};
+use crate::naive::Naive;
 use crate::report::{Limit, Report, Spread};
 use crate::shared::Mapping;
-use crate::sides::{Dash, FetchAdd, Ganger, Lmdb, LmdbHeld, Naive, Operation, Store, TempDir};
+use crate::sides::{Dash, FetchAdd, Filling, Ganger, Operation, Store, REGION_BYTES};
 use crate::workload::{Draws, Pattern};
 use crate::Effort;
 use std::any::Any;
@@ -64,10 +66,11 @@ fn measure(pattern: Pattern, operation: Operation, effort: &Effort) -> Vec<Round
 
 fn sides(pattern: Pattern, operation: Operation) -> Vec<Side> {
     let contents = operation.contents();
+    let filling = Filling::usual(contents);
     let draws = |seat: usize| Draws::new(pattern, seat as u64 + 1);
     let mut sides = Vec::new();
 
-    let region = Ganger::filled(contents);
+    let region = Ganger::filled(&filling, REGION_BYTES);
     let crew = Crew::of_processes(2, |index, seat| {
         serve(seat, Ganger::attach(&region), operation, draws(index));
     });
@@ -89,7 +92,7 @@ fn sides(pattern: Pattern, operation: Operation) -> Vec<Side> {
     let lmdb_home = || {
         let home = TempDir::new();
         // LMDB must not be carried through a fork: whoever uses it opens it.
-        fork(|| Lmdb::fill(home.path(), contents)).wait();
+        fork(|| Lmdb::fill(home.path(), &filling)).wait();
         home
     };
     let home = lmdb_home();
@@ -106,9 +109,14 @@ fn sides(pattern: Pattern, operation: Operation) -> Vec<Side> {
         sides.push(Side::new("lmdb-held", crew, home));
     }
 
-    let memory = Naive::filled(contents);
+    let memory = Naive::filled(&filling);
     let crew = Crew::of_processes(2, |index, seat| {
-        serve(seat, Naive::attach(&memory), operation, draws(index));
+        serve(
+            seat,
+            Naive::attach(&memory, &filling),
+            operation,
+            draws(index),
+        );
     });
     sides.push(Side::new("mutex table", crew, memory));
 

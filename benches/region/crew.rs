@@ -42,7 +42,9 @@ impl Seat<'_> {
         let word = |index| self.control.word(index);
         let mut order = [0];
         while self.wake.read_exact(&mut order).is_ok() && order[0] != DISMISSED {
-            pin(usize::from(order[0]));
+            if order[0] != ANYWHERE {
+                pin(usize::from(order[0]));
+            }
             let epoch = word(EPOCH).load(Ordering::Relaxed);
             // Pays for page faults and cold caches before the clock runs.
             batch();
@@ -66,6 +68,8 @@ impl Seat<'_> {
 }
 
 const DISMISSED: u8 = 0xff;
+/// Instead of a processor's number.
+const ANYWHERE: u8 = 0xfe;
 
 static QUIET: AtomicU64 = AtomicU64::new(0);
 static DISTURBED: AtomicU64 = AtomicU64::new(0);
@@ -84,6 +88,7 @@ pub(crate) struct PerOp {
     pub(crate) wall: f64,
     /// Of the processor. For who never waits for anybody the same, but for what others took away.
     pub(crate) busy: f64,
+    pub(crate) ops: f64,
 }
 
 /// Some seats and the processes that sit on them.
@@ -91,6 +96,7 @@ pub(crate) struct Crew {
     control: Mapping,
     wakes: Vec<io::PipeWriter>,
     children: Vec<Child>,
+    is_pinned: bool,
 }
 
 impl Crew {
@@ -102,6 +108,7 @@ impl Crew {
             control: Mapping::new((SEATS + total * SEAT_WORDS) * 8),
             wakes: Vec::new(),
             children: Vec::new(),
+            is_pinned: true,
         };
         for &count in seats {
             let first = crew.wakes.len();
@@ -132,6 +139,12 @@ impl Crew {
         })
     }
 
+    /// Lets the system choose the processors, as it does for ordinary programs.
+    pub(crate) fn unpinned(mut self) -> Self {
+        self.is_pinned = false;
+        self
+    }
+
     /// Lets these seats work at the same time and returns what an operation took each of them.
     pub(crate) fn slice(&mut self, seats: &[usize], length: Duration) -> Vec<PerOp> {
         let epoch = self.control.word(EPOCH).load(Ordering::Relaxed) + 1;
@@ -139,7 +152,12 @@ impl Crew {
         self.control.word(READY).store(0, Ordering::Relaxed);
         self.control.word(DONE).store(0, Ordering::Relaxed);
         for (processor, &seat) in seats.iter().enumerate() {
-            self.wakes[seat].write_all(&[processor as u8]).unwrap();
+            let order = if self.is_pinned {
+                processor as u8
+            } else {
+                ANYWHERE
+            };
+            self.wakes[seat].write_all(&[order]).unwrap();
         }
         self.wait_for(READY, seats.len());
         self.control.word(GO).store(epoch, Ordering::Release);
@@ -160,6 +178,7 @@ impl Crew {
         let per_op = |&seat: &usize| PerOp {
             wall: result(seat, ELAPSED) / result(seat, OPS),
             busy: result(seat, BUSY) / result(seat, OPS),
+            ops: result(seat, OPS),
         };
         seats.iter().map(per_op).collect()
     }
@@ -204,6 +223,10 @@ impl Child {
     pub(crate) fn kill(&mut self) {
         // SAFETY: a system call on a child that was not waited for, so the number is still its own.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.cast_unsigned()
     }
 
     /// Waits until it is gone.
@@ -257,7 +280,7 @@ fn processor_time() -> Duration {
 
 /// Keeps the calling thread on the processor of this number, among those the benchmark may use.
 /// The benchmark itself is the parent and never pinned. Not being able to is no reason to stop.
-fn pin(number: usize) {
+pub(crate) fn pin(number: usize) {
     let Ok(allowed) = sched_getaffinity(getppid()) else {
         return;
     };

@@ -6,7 +6,7 @@
 //! kept on one processor. Run it on a quiet machine with at least two processors.
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
-//! (`hot get`, `uniform set`, `neighbour`, `growth`, `takeover`, `footprint`, `get-many`), `--json
+//! (`hot get`, `uniform set`, `neighbour`, `growth`, `takeover`, `footprint`, `get-many`, `scaling`), `--json
 //! FILE`, `--markdown`, and `--callgrind get|set|incr OPS`, the bare loop that
 //! `scripts/instructions` counts.
 
@@ -20,16 +20,22 @@
 
 mod batch;
 mod compare;
+#[allow(dead_code)] // benches/store uses the rest
 mod crew;
 mod footprint;
 mod growth;
 mod instructions;
+mod lmdb;
+mod naive;
 mod neighbour;
 #[path = "../report.rs"]
 mod report;
+mod scaling;
 mod shared;
+#[allow(dead_code)]
 mod sides;
 mod takeover;
+#[allow(dead_code)]
 mod workload;
 
 use report::Report;
@@ -86,6 +92,7 @@ fn main() -> ExitCode {
     takeover::run(&mut report, &args.effort);
     footprint::run(&mut report, &args.effort);
     batch::run(&mut report, &args.effort);
+    scaling::run(&mut report, &args.effort);
     let (disturbed, measured) = crew::disturbed();
     if disturbed > 0 {
         report.note(format!(

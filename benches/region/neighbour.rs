@@ -2,7 +2,7 @@
 
 use crate::crew::{Crew, Seat};
 use crate::report::{Limit, Report, Spread};
-use crate::sides::{Contents, Ganger, Operation, Store};
+use crate::sides::{Contents, Filling, Ganger, Operation, Store, REGION_BYTES};
 use crate::workload::{Draws, Pattern};
 use crate::Effort;
 use std::hint::spin_loop;
@@ -18,7 +18,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
     if !effort.wants("neighbour") {
         return;
     }
-    let region = Ganger::filled(Contents::Values);
+    let region = Ganger::filled(&Filling::usual(Contents::Values), REGION_BYTES);
     let mut crew = Crew::of_processes(4, |index, seat| serve(&region, index, seat));
     let cases = [
         ("alone", vec![READER]),

@@ -8,6 +8,8 @@ pub(crate) const VALUE_LEN: usize = 64;
 pub(crate) const KEYS: u64 = 100_000;
 /// Draws that are prepared before a measurement and then repeated: 4 MiB of keys, read in order.
 const DRAWS: usize = 1 << 18;
+/// Draws of the hot key: so many can be taken at once.
+const HOT: usize = 16;
 
 pub(crate) type Key = [u8; KEY_LEN];
 pub(crate) type Value = [u8; VALUE_LEN];
@@ -39,6 +41,7 @@ impl Pattern {
 }
 
 /// Keys in the order in which they will be asked for, over and over.
+#[derive(Clone)]
 pub(crate) struct Draws {
     keys: Vec<Key>,
     at: usize,
@@ -46,12 +49,17 @@ pub(crate) struct Draws {
 
 impl Draws {
     pub(crate) fn new(pattern: Pattern, seed: u64) -> Self {
+        Self::among(KEYS, pattern, seed)
+    }
+
+    /// Draws among the keys below `count`.
+    pub(crate) fn among(count: u64, pattern: Pattern, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let keys = match pattern {
-            Pattern::Hot => vec![key(0)],
-            Pattern::Uniform => (0..DRAWS).map(|_| key(random.below(KEYS))).collect(),
+            Pattern::Hot => vec![key(0); HOT],
+            Pattern::Uniform => (0..DRAWS).map(|_| key(random.below(count))).collect(),
             Pattern::Zipf => {
-                let zipf = Zipf::new(KEYS, 0.99);
+                let zipf = Zipf::new(count, 0.99);
                 (0..DRAWS).map(|_| key(zipf.draw(&mut random))).collect()
             }
         };
@@ -76,6 +84,14 @@ impl Draws {
             each(&self.keys[self.at & mask]);
             self.at = self.at.wrapping_add(1);
         }
+    }
+
+    /// The next keys, a power of two up to sixteen.
+    #[inline(always)]
+    pub(crate) fn take_many(&mut self, count: usize) -> &[Key] {
+        let from = self.at & (self.keys.len() - 1) & !(count - 1);
+        self.at = from + count;
+        &self.keys[from..from + count]
     }
 }
 
