@@ -29,9 +29,10 @@ METHOD = """## Method
 """
 
 
-def write(results, machine, plots, path, is_quick):
+def write(results, machine, plots, path):
+    is_quick = was_quick(machine)
     quick = " --quick" if is_quick else ""
-    warning = "\nThis is the quick form: its slices are too short for more than the first digit.\n" if is_quick else ""
+    warning = "\nThis is (in part) the quick form: its slices are too short for more than the first digit.\n" if is_quick else ""
     rounds = " (three for `broker` and `cluster` in this quick form)" if is_quick else ""
     parts = [
         INTRODUCTION.format(quick=quick, warning=warning),
@@ -66,11 +67,12 @@ def write_readme(results, machine, plots, path):
     for side in tasks["get"]:
         rates = [spread(figures[side], si, 1e3) for figures in tasks.values()]
         rows.append([side, *rates, *(spread(figures[side], duration, 1e3) for figures in (p50, p99, cpu))])
-    quick = " in its quick form" if machine["quick"] else ""
+    quick = " in its quick form" if was_quick(machine) else ""
     words = (
         f"`scripts/compare`{quick} on {machine['processor']}, {machine['processors']} processors, Linux"
         f" {machine['kernel']}: one process, 100,000 uniform keys of 16 bytes, values of 64. **Median** of the rounds"
-        " [least..greatest]; nothing is pinned.\n"
+        " [least..greatest]; nothing is pinned. [The report](docs/benchmarks/README.md) has all figures, says how"
+        " they were measured, and which are noise.\n"
     )
     head = ["side", "get/s", "set/s", "incr/s", "get p50", "get p99", "CPU per get, server's too"]
     parts = [words, table(head, rows)]
@@ -100,6 +102,10 @@ def comparisons(results):
             if "there and back" not in name and all(set(CELL) <= set(figures) for figures in sides.values())}
 
 
+def was_quick(machine):
+    return any(run["quick"] for run in machine["runs"].values())
+
+
 def image(name, plots, words):
     return f"![{words}](plots/{name}.svg)\n\n" if name in plots else ""
 
@@ -117,12 +123,16 @@ def spread(line, show, factor=1):
 
 def machine_text(machine):
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    runs = ", ".join(
+        f"`{bench}` at commit {run['commit'] or 'unknown'} in {run['seconds'] / 60:.1f} minutes"
+        for bench, run in machine["runs"].items()
+    )
     virtual = "" if machine["virtual"] == "no" else f", virtual ({machine['virtual']})"
     return (
         "## Machine\n\n"
         f"{machine['processor']}, {machine['processors']} processors{virtual}, {machine['memory_gib']} GiB; "
         f"Linux {machine['kernel']}, governor {machine['governor']}. {versions}. "
-        f"Ganger at {machine['commit'] or 'an unknown commit'}; {machine['seconds'] / 60:.0f} minutes."
+        f"Runs: {runs}."
     )
 
 
@@ -323,8 +333,8 @@ def scaling(results, plots):
         per_worker = (high - low) * 1024 / (many - few)
         out.append(
             f"- **supervisor**: {digits(low)} MiB with one worker, {digits(high)} with {many:g}:"
-            f" {digits(per_worker)} KiB for each, which are its state, the buffers of its pipes and what is kept of its output: a"
-            " straight line."
+            f" {digits(per_worker)} KiB for each, which are its state, the buffers of its pipes and what is kept of"
+            " its output: a straight line."
             f" `ganger status` takes {digits(quick)} ms with one and {digits(slow)} with {many:g}: a start and an exit,"
             " and then what is read about each worker and printed.\n"
         )
