@@ -16,9 +16,14 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
     }
     for workers in WORKERS {
         let supervisor = Supervisor::start(workers);
+        let many = if workers == 1 {
+            "1 worker".to_owned()
+        } else {
+            format!("{workers} workers")
+        };
         let resident = system::resident_mib(supervisor.child.id());
         report.figure(
-            &format!("supervisor's resident memory, {workers} workers"),
+            &format!("supervisor's resident memory, {many}"),
             "ganger",
             "MiB",
             &[resident],
@@ -34,7 +39,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
                 started.elapsed().as_secs_f64() * 1e3
             })
             .collect();
-        let what = format!("ganger status, {workers} workers");
+        let what = format!("ganger status, {many}");
         report.figure(&what, "ganger", "ms", &times);
         report.on_curve("ganger status by number of workers", f64::from(workers));
     }

@@ -310,8 +310,8 @@ def scaling(results, plots):
         (few, low, *_), (many, high, *_) = ends(memory)
         out.append(
             f"- **memory per entry**: {digits(low)} bytes beyond key and value with {si(few)} keys, {digits(high)} with"
-            f" {si(many)}. Pages of 64 KiB are given to shards and size classes whole, which few entries can't share;"
-            " with many, what stays is the entry's header, its slot and the free slots of its bucket.\n"
+            f" {si(many)}. The region of 4 GiB has 256 shards, each with a page of 64 KiB of its own however few"
+            " its entries are; with many, what stays is the entry's header, its slot and the free slots of its bucket.\n"
         )
     out.append(image("keys", plots, "Time and memory by number of keys"))
     for side, points in results.curve("broker", "fan-out by number of subscribers").items():
@@ -322,7 +322,7 @@ def scaling(results, plots):
                 f"- **fan-out**: {si(low * 1e3)} messages/s with one subscriber, {si(best[1] * 1e3)} at best, with"
                 f" {best[0]:g}, {si(high * 1e3)} with {many:g}. A message is encoded once and lies in the ring once;"
                 " each subscriber adds a cursor and its part of a vectored write. Once all processors are busy, more"
-                " subscribers share what there is, and each wakeup brings fewer messages.\n"
+                " subscribers share what there is.\n"
             )
     out.append(image("fan-out", plots, "Fan-out by number of subscribers"))
     memory = results.curve("cluster", "supervisor's memory by number of workers").get("ganger")
