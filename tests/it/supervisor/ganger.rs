@@ -146,6 +146,14 @@ impl Place {
             .env("PORT", PORT.to_string())
             .env_remove("NODE_OPTIONS")
             .stdin(Stdio::null());
+        // The tests themselves may have been started by `nohup`.
+        // SAFETY: signal() is async-signal-safe, and the default has no handler that must live.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command
     }
 
