@@ -264,8 +264,9 @@ impl<'r> EntryRef<'r> {
     fn copy_special(&self, out: &mut Vec<u8>) -> Result<u64, Damaged> {
         let Some(counter) = self.counter() else {
             let mut left = self.meta.value_len();
-            // What `value_len` claims is bounded by a quarter of the region (checked in `at`).
-            out.reserve(usize::try_from(left).unwrap_or(0));
+            // Bounded by a quarter of the region (checked in `at`), which may be more than there is
+            // memory: a damaged entry may claim it, and the pages that follow decide.
+            let _ = out.try_reserve(usize::try_from(left).unwrap_or(0));
             self.for_each_page(|page| {
                 let offset = self.region.geometry.page_offset(page);
                 let words = self.region.memory.words(offset, PAGE_WORDS);
