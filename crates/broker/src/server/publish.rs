@@ -36,7 +36,7 @@ pub(super) fn is_copied(frame: &FrameView<'_>) -> bool {
 #[inline]
 pub(super) fn handle_here(session: &mut Session, frame: &FrameView<'_>) {
     let published = check_id(session, frame.head).and_then(|()| {
-        check(frame)?;
+        check(frame.subject(), frame.headers())?;
         publish(session, Message::copied(frame, session.connection.id))
     });
     outcome(session, frame.head, published);
@@ -98,9 +98,9 @@ fn outcome(session: &mut Session, head: Head, published: Result<Published, Error
 
 /// Whether a message has a sound subject and sound headers.
 #[inline]
-fn check(frame: &FrameView<'_>) -> Result<(), ErrorBody> {
-    check_subject(frame.subject())?;
-    if !frame.headers().is_empty() && headers::iter(frame.headers()).any(|header| header.is_err()) {
+fn check(subject: &[u8], headers: &[u8]) -> Result<(), ErrorBody> {
+    check_subject(subject)?;
+    if !headers.is_empty() && headers::iter(headers).any(|header| header.is_err()) {
         return Err(ErrorCode::BadHeaders.into());
     }
     Ok(())
@@ -108,10 +108,7 @@ fn check(frame: &FrameView<'_>) -> Result<(), ErrorBody> {
 
 /// A sound message of this client, or why it is none.
 pub(super) fn message(session: &Session, tail: Tail, flags: Flags) -> Result<Message, ErrorBody> {
-    let head = Head::new(Op::Publish, 0).flags(flags);
-    let frame = Frame::new(head, tail);
-    check(&frame.view())?;
-    let tail = frame.tail;
+    check(tail.subject(), tail.headers())?;
     let (tail, flags) = match flags.has(Flags::BY_REFERENCE) {
         true => reference::check(&session.broker, tail, flags)?,
         false if tail.len() < COPY_BELOW => (tail.detached(), flags),
