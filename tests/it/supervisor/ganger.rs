@@ -147,13 +147,13 @@ impl Place {
             .env_remove("NODE_OPTIONS")
             .stdin(Stdio::null());
         // The tests themselves may have been started by `nohup`.
-        // SAFETY: signal() is async-signal-safe, and the default has no handler that must live.
-        unsafe {
-            command.pre_exec(|| {
-                libc::signal(libc::SIGHUP, libc::SIG_DFL);
-                Ok(())
-            });
-        }
+        let heed_hangups = || {
+            // SAFETY: the default of a signal has no handler that would have to live.
+            unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+            Ok(())
+        };
+        // SAFETY: between fork and exec only signal() is called, which is async-signal-safe.
+        unsafe { command.pre_exec(heed_hangups) };
         command
     }
 
