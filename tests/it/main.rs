@@ -12,6 +12,8 @@ mod broker_limits;
 mod brokers;
 /// Processes, deadlines, watchdogs: the only place where tests touch them.
 mod harness;
+/// Ports that no other test has and no connection takes.
+mod ports;
 /// Regions as tests want them: names that go away, handles by descriptor, audits.
 mod regions;
 

@@ -2,12 +2,13 @@
 
 use super::ganger::{kill, said, Ganger, Place, APP, PORT};
 use crate::harness::wait_until;
+use crate::ports::free_port;
 use ganger_supervisor::report::{AppStatus, Event};
 use rustix::process::Signal;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 
 /// A server that says what it hears.
@@ -351,9 +352,4 @@ fn get(at: SocketAddr, path: &str) -> String {
     stream.read_to_string(&mut answer).unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     body.to_owned()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }

@@ -1,7 +1,7 @@
 //! The control socket, with a handler that only pretends: who asks gets an answer, and who sends
 //! garbage, reads slowly or goes away hurts nobody else.
 
-use crate::support::until;
+use crate::support::{alone, until};
 use crate::watchdog;
 use ganger_client::Home;
 use ganger_supervisor::control::client::{Client, ClientError};
@@ -241,6 +241,7 @@ fn without_a_supervisor_the_error_says_where_it_would_be() {
     let error = Client::connect(&temp.home()).err().unwrap();
     assert!(matches!(error, ClientError::NotRunning { .. }));
     // A socket that nobody holds any more.
+    let _alone = alone();
     drop(std::os::unix::net::UnixListener::bind(temp.socket()).unwrap());
     let error = Client::connect(&temp.home()).err().unwrap();
     assert!(matches!(error, ClientError::NotRunning { .. }));

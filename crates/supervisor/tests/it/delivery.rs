@@ -7,7 +7,7 @@ use ganger_supervisor::listen::{Address, Listeners, Side, Slot};
 use ganger_supervisor::spawn::{Output, SpawnSpec};
 use std::future::Future;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
@@ -120,15 +120,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// The body of an answer to a request of its own connection. Not to be called where the delivery

@@ -1,6 +1,7 @@
 //! Inherited listeners: the protocol of systemd.
 
-use crate::delivery::{fetch, free_port, has, run, slot, App};
+use crate::delivery::{fetch, has, run, slot, App};
+use crate::ports::free_port;
 use crate::support::command;
 use ganger_supervisor::deliver::{prepare, Context, DeliverError, Rung};
 use ganger_supervisor::spawn::Output;

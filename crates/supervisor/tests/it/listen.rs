@@ -1,6 +1,7 @@
 //! Slot listeners: who gets a connection, and what never gets lost.
 
-use crate::support::{until, Folder};
+use crate::ports::free_port;
+use crate::support::{alone, until, Folder};
 use ganger_supervisor::config::Balance;
 use ganger_supervisor::listen::{Address, ListenError, Listeners, Side, Slot};
 use std::collections::BTreeMap;
@@ -262,6 +263,7 @@ fn an_address_that_some_workers_serve_is_theirs_alone() {
 
 #[test]
 fn a_port_that_the_system_chose_is_given_back_when_all_closed_it() {
+    let _alone = alone();
     let mut listeners = Listeners::new("free", Balance::Reuseport, 2);
     let (fd, address) = listeners
         .socket(&parse(ANY_PORT), 0, 8, slot(0, Side::A))
@@ -330,15 +332,16 @@ fn v6_dual_stack_and_v6_only() {
     }
     let mut listeners = Listeners::new("six", Balance::Reuseport, 1);
     let own = slot(0, Side::A);
-    let dual = listeners.declare(&parse("[::]:0")).unwrap();
-    let port = dual.socket().unwrap().port();
+    let port = free_port();
+    let dual = listeners.declare(&parse(&format!("[::]:{port}"))).unwrap();
     let worker = take(&mut listeners, &dual, own);
     for ip in ["127.0.0.1", "[::1]"] {
         TcpStream::connect(format!("{ip}:{port}")).unwrap();
     }
     assert_eq!(drain(&worker), 2);
-    let only = listeners.declare(&parse("[::]:0,v6only")).unwrap();
-    let port = only.socket().unwrap().port();
+    let port = free_port();
+    let only = format!("[::]:{port},v6only");
+    let only = listeners.declare(&parse(&only)).unwrap();
     let worker = take(&mut listeners, &only, own);
     TcpStream::connect(format!("[::1]:{port}")).unwrap();
     assert!(TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
@@ -351,6 +354,8 @@ fn v6_dual_stack_and_v6_only() {
 
 #[test]
 fn datagrams_of_a_peer_stay_together_and_peers_are_spread() {
+    // The port that the system chooses is bound twice.
+    let _alone = alone();
     for any in ["udp:127.0.0.1:0", "udp:[::]:0"] {
         let mut listeners = Listeners::new("udp", Balance::Reuseport, 4);
         let slots: Vec<_> = (0..4).map(|worker| (slot(worker, Side::A), 1)).collect();
@@ -384,6 +389,7 @@ fn datagrams_of_a_peer_stay_together_and_peers_are_spread() {
 
 #[test]
 fn a_unix_socket_is_removed_at_the_end_and_a_stale_one_at_the_start() {
+    let _alone = alone();
     let folder = Folder::new();
     let path = folder.0.join("app.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -431,7 +437,8 @@ fn a_unix_socket_is_removed_at_the_end_and_a_stale_one_at_the_start() {
 
 #[test]
 fn a_busy_port_names_who_holds_it() {
-    let other = TcpListener::bind(ANY_PORT).unwrap();
+    let _alone = alone();
+    let other = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let address = Address::tcp(other.local_addr().unwrap());
     let mut listeners = Listeners::new("busy", Balance::Reuseport, 1);
     let error = listeners.declare(&address).unwrap_err();

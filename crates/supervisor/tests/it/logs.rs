@@ -1,5 +1,6 @@
 //! The output of real processes: nothing torn, nothing lost uncounted, nobody held up.
 
+use crate::support::forking;
 use crate::watchdog;
 use ganger_supervisor::logs::{Filter, Foreground, Logs, Options, LINE_MAX};
 use ganger_supervisor::report::LogLine;
@@ -10,13 +11,13 @@ use std::time::Duration;
 
 /// A shell script as worker `worker` of `web`.
 fn spawn(logs: &Logs, worker: u16, script: &str) -> Child {
-    let mut child = Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", script])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::piped());
+    let mut child = forking(|| command.spawn()).unwrap();
     let stdout = OwnedFd::from(child.stdout.take().unwrap());
     let stderr = OwnedFd::from(child.stderr.take().unwrap());
     let pid = i32::try_from(child.id()).unwrap();

@@ -6,6 +6,9 @@
     clippy::cast_sign_loss
 )]
 
+/// Ports that no other test has and no connection takes.
+#[path = "../../../../tests/it/ports.rs"]
+mod ports;
 /// Commands, deadlines and connections, as the other modules want them.
 mod support;
 

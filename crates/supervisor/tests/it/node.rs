@@ -1,7 +1,8 @@
 //! Node programs that nobody changed, as workers of a cluster.
 
-use crate::delivery::{fetch, free_port, has, run, slot, App};
-use crate::support::{command, until, Folder};
+use crate::delivery::{fetch, has, run, slot, App};
+use crate::ports::free_port;
+use crate::support::{alone, command, until, Folder};
 use ganger_supervisor::config::Command;
 use ganger_supervisor::deliver::{DeliverEvent, Rung};
 use serde_json::{json, Value};
@@ -281,6 +282,8 @@ fn datagrams_reach_all_workers() {
         return;
     }
     run(async {
+        // The port is bound twice.
+        let _alone = alone();
         let app = App::new("node dgram", Rung::Node, 2);
         let port = free_port();
         let text = format!(

@@ -1,6 +1,7 @@
 //! Kept connections end politely: no request that was begun is lost in a drain.
 
-use crate::delivery::{free_port, has, run, slot, App, Worker};
+use crate::delivery::{has, run, slot, App, Worker};
+use crate::ports::free_port;
 use crate::support::{all, command, shell, DEADLINE};
 use ganger_supervisor::config::Command;
 use ganger_supervisor::deliver::{DeliverEvent, Rung};

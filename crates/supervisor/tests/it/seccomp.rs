@@ -1,7 +1,8 @@
 //! Programs that know nothing of anybody, with the supervisor's listeners.
 
-use crate::delivery::{eventually, fetch, free_port, has, run, slot, App, Worker};
-use crate::support::{command, shell};
+use crate::delivery::{eventually, fetch, has, run, slot, App, Worker};
+use crate::ports::free_port;
+use crate::support::{alone, command, shell};
 use ganger_supervisor::config::Command;
 use ganger_supervisor::deliver::{DeliverEvent, Rung};
 use ganger_supervisor::spawn::{signal_group, Output};
@@ -159,6 +160,8 @@ fn with_told_addresses_all_others_are_the_programs_own() {
         return;
     }
     run(async {
+        // The program's bind closes one listener and opens another on the same port.
+        let _alone = alone();
         let mut app = App::new("seccomp managed", Rung::Seccomp, 2);
         let (port, other) = (free_port(), free_port());
         // Told as "all addresses"; the program makes that all of v4.

@@ -1,6 +1,6 @@
 //! Starting and ending processes.
 
-use crate::support::{all, command, shell, spec, until, Child, Folder, DEADLINE};
+use crate::support::{all, command, forking, shell, spec, until, Child, Folder, DEADLINE};
 use ganger_supervisor::leftovers::{kill_all, Whose, MARK_VARIABLE};
 use ganger_supervisor::spawn::{
     ended, signal, signal_group, spawn, try_reap, Cgroup, SpawnError, OWN_PID,
@@ -104,7 +104,7 @@ fn failures_of_exec_are_told_by_name() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let failed = |program: &str| spawn(spec(&command(program, &[]))).unwrap_err();
+    let failed = |program: &str| forking(|| spawn(spec(&command(program, &[])))).unwrap_err();
     let missing = failed("no-such-program-here");
     assert!(matches!(&missing, SpawnError::NotFound { path, .. } if path.contains("bin")));
     assert!(missing.to_string().contains("no-such-program-here"));
@@ -118,13 +118,13 @@ fn failures_of_exec_are_told_by_name() {
     assert!(matches!(failed(&no_interpreter), SpawnError::NoFile { .. }));
     let mut elsewhere = shell("true");
     elsewhere.cwd = "/no/such/folder".into();
-    let error = spawn(spec(&elsewhere)).unwrap_err();
+    let error = forking(|| spawn(spec(&elsewhere))).unwrap_err();
     assert!(matches!(&error, SpawnError::Directory { .. }));
     assert!(error.to_string().contains("/no/such/folder"));
     let mut zero = shell("true");
     zero.args.push("a\0b".into());
     assert!(matches!(
-        spawn(spec(&zero)).unwrap_err(),
+        forking(|| spawn(spec(&zero))).unwrap_err(),
         SpawnError::NulByte { .. }
     ));
 }

@@ -2,10 +2,12 @@
 
 use ganger_supervisor::config::Command;
 use ganger_supervisor::spawn::{signal, spawn, try_reap, Ended, Output, SpawnSpec, Spawned};
+use std::cell::Cell;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything.
@@ -38,12 +40,43 @@ pub(crate) fn shell(script: &str) -> Command {
     command("sh", &["-c", script])
 }
 
+/// Held by all who fork: until a child executes its program it has open whatever this process has.
+static FORKS: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    static IS_ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, no child of another test has open what this test closes.
+pub(crate) struct Alone {
+    _guard: RwLockWriteGuard<'static, ()>,
+}
+
+pub(crate) fn alone() -> Alone {
+    let _guard = FORKS.write().unwrap_or_else(PoisonError::into_inner);
+    IS_ALONE.set(true);
+    Alone { _guard }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        IS_ALONE.set(false);
+    }
+}
+
+/// Starts a process, as all tests do: see [`alone`].
+pub(crate) fn forking<T>(fork: impl FnOnce() -> T) -> T {
+    let is_alone = IS_ALONE.get();
+    let _others = (!is_alone).then(|| FORKS.read().unwrap_or_else(PoisonError::into_inner));
+    fork()
+}
+
 /// A process that is killed at the end of its test, whatever comes.
 pub(crate) struct Child(pub(crate) Spawned);
 
 impl Child {
     pub(crate) fn new(spec: SpawnSpec<'_>) -> Self {
-        Self(spawn(spec).unwrap())
+        Self(forking(|| spawn(spec)).unwrap())
     }
 
     /// Waits for its end.
