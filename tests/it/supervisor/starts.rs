@@ -156,6 +156,9 @@ fn a_start_without_the_listener_that_was_asked_for_fails() {
         let arguments = start(&options, &["sh", "-c", "echo on; exec sleep 1000"]);
         fails(&ganger, &arguments, &["listens nowhere", &asked, "| on"]);
     }
+    // Nothing is started that could not inherit a listener.
+    let arguments = start(&["--deliver", "listen-fds"], &["sleep", "1000"]);
+    fails(&ganger, &arguments, &["give --listen"]);
     end(ganger);
 }
 

@@ -94,7 +94,10 @@ pub enum DeliverError {
         reason: String,
     },
     /// Inherited listeners need addresses.
-    #[error("inherited listeners (LISTEN_FDS) need addresses: give --listen")]
+    #[error(
+        "inherited listeners (LISTEN_FDS) need addresses: give --listen (or, where the program \
+         listens by itself, --deliver seccomp)"
+    )]
     NothingToInherit,
     /// An address can't be listened on.
     #[error(transparent)]
@@ -120,12 +123,17 @@ pub enum DeliverError {
 ///
 /// # Errors
 ///
-/// A forced rung that can't work, with the reason.
+/// A forced rung that can't work, with the reason; inherited listeners, forced or named in the
+/// command, without addresses.
 pub fn choose(
     wanted: Deliver,
     command: &Command,
     has_addresses: bool,
 ) -> Result<(Rung, Vec<String>), DeliverError> {
+    let inherited = |has_addresses| match has_addresses {
+        true => Ok((Rung::ListenFds, Vec::new())),
+        false => Err(DeliverError::NothingToInherit),
+    };
     let forced = |rung, refusal: Option<String>| match refusal {
         None => Ok((rung, Vec::new())),
         Some(reason) => Err(DeliverError::Forced { rung, reason }),
@@ -133,7 +141,7 @@ pub fn choose(
     match wanted {
         Deliver::Node => return forced(Rung::Node, not_node(command)),
         Deliver::Seccomp => return forced(Rung::Seccomp, seccomp::refusal()),
-        Deliver::ListenFds => return forced(Rung::ListenFds, None),
+        Deliver::ListenFds => return inherited(has_addresses),
         Deliver::Auto => {}
     }
     let mut notes = Vec::new();
@@ -142,7 +150,7 @@ pub fn choose(
         Some(reason) => notes.push(format!("node: {reason}")),
     }
     if wants_inherited(command) {
-        return Ok((Rung::ListenFds, notes));
+        return inherited(has_addresses).map(|(rung, _)| (rung, notes));
     }
     match seccomp::refusal() {
         None => return Ok((Rung::Seccomp, notes)),

@@ -102,6 +102,13 @@ fn a_forced_rung_that_cannot_work_says_why() {
         choose(Deliver::ListenFds, &python, true).unwrap().0,
         Rung::ListenFds
     );
+    for (wanted, line) in [
+        (Deliver::ListenFds, "python3 app.py"),
+        (Deliver::Auto, "uvicorn --fd 3 app:app"),
+    ] {
+        let error = choose(wanted, &with_path(&folder, line), false).unwrap_err();
+        assert!(matches!(error, DeliverError::NothingToInherit), "{line}");
+    }
     match choose(Deliver::Seccomp, &python, true) {
         Ok((rung, notes)) => assert_eq!((rung, notes), (Rung::Seccomp, Vec::new())),
         Err(error) => assert!(error
