@@ -6,7 +6,7 @@
 //! `scripts/fixtures`. Run it on a quiet machine with at least two processors.
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
-//! (`throughput`, `slow`, `start`, `kill`, `status`, `scaling`), `--json FILE`, `--markdown`.
+//! (`throughput`, `slow`, `reload under load`, `kill under load`, `start`, `kill`, `status`, `scaling`), `--json FILE`, `--markdown`.
 
 // Whatever fails here ends the benchmark, and its numbers are far from where these casts would
 // hurt.
@@ -16,6 +16,8 @@
     clippy::cast_sign_loss
 )]
 
+mod disturbed;
+mod nginx;
 #[path = "../report.rs"]
 mod report;
 mod scaling;
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
     ));
     throughput::run(&mut report, &args.effort);
     slow::run(&mut report, &args.effort);
+    disturbed::run(&mut report, &args.effort);
     starts::run(&mut report, &args.effort);
     scaling::run(&mut report, &args.effort);
     report.print(args.markdown);

@@ -1,5 +1,6 @@
 //! The app under each of those who can run it.
 
+use crate::nginx;
 use crate::system::{self, Folder};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -24,16 +25,19 @@ pub(crate) enum Kind {
     ClusterRr,
     ClusterNone,
     Pm2,
+    /// As a proxy before single processes, which it neither starts nor replaces.
+    Nginx,
     Single,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Ganger,
         Self::GangerShared,
         Self::ClusterRr,
         Self::ClusterNone,
         Self::Pm2,
+        Self::Nginx,
         Self::Single,
     ];
 
@@ -44,6 +48,7 @@ impl Kind {
             Self::ClusterRr => "node:cluster rr",
             Self::ClusterNone => "node:cluster none",
             Self::Pm2 => "pm2",
+            Self::Nginx => "nginx before",
             Self::Single => "single process",
         }
     }
@@ -54,8 +59,20 @@ impl Kind {
 
     /// Why this side can't take part, if so.
     pub(crate) fn lacks(self) -> Option<String> {
-        let is_there = self != Self::Pm2 || pm2().exists();
-        (!is_there).then(|| "pm2 is left out: run scripts/fixtures".to_owned())
+        let (is_there, what) = match self {
+            Self::Pm2 => (pm2().exists(), "pm2 is left out: run scripts/fixtures"),
+            Self::Nginx => (
+                nginx::is_installed(),
+                "nginx is left out: it is not installed",
+            ),
+            _ => (true, ""),
+        };
+        (!is_there).then(|| what.to_owned())
+    }
+
+    /// Whether it starts workers, and replaces them.
+    pub(crate) fn is_manager(self) -> bool {
+        !matches!(self, Self::Nginx | Self::Single)
     }
 }
 
@@ -65,6 +82,8 @@ pub(crate) struct Side {
     pub(crate) address: SocketAddr,
     folder: Folder,
     child: Option<Child>,
+    /// The app's processes, where nobody else starts them.
+    alone: Vec<Child>,
     workers: u32,
 }
 
@@ -93,33 +112,42 @@ impl Side {
                 command.args(["-i", &workers.to_string()]);
                 command
             }
-            Kind::Single => {
-                let mut command = Command::new("node");
-                command.arg(&app);
-                command
+            Kind::Nginx => nginx::command(folder.path(), address, workers),
+            Kind::Single => alone(&app),
+        };
+        let complete = |command: &mut Command, address: SocketAddr| {
+            command
+                .env("BENCH_FOLDER", folder.path())
+                .env("BENCH_WORKERS", workers.to_string())
+                .env("BENCH_SLOW_MS", slow_ms.to_string())
+                .env("GANGER_HOME", folder.path().join("home"))
+                .env("PM2_HOME", folder.path().join("pm2"))
+                .env("HOST", address.ip().to_string())
+                .env("PORT", address.port().to_string())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            if kind != Kind::Pm2 {
+                bind_to_this_thread(command);
             }
         };
-        command
-            .env("BENCH_FOLDER", folder.path())
-            .env("BENCH_WORKERS", workers.to_string())
-            .env("BENCH_SLOW_MS", slow_ms.to_string())
-            .env("GANGER_HOME", folder.path().join("home"))
-            .env("PM2_HOME", folder.path().join("pm2"))
-            .env("HOST", address.ip().to_string())
-            .env("PORT", address.port().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if kind != Kind::Pm2 {
-            bind_to_this_thread(&mut command);
-        }
+        complete(&mut command, address);
         let started = Instant::now();
+        let mut behind = Vec::new();
+        if kind == Kind::Nginx {
+            for address in nginx::behind(address, workers) {
+                let mut command = alone(&app);
+                complete(&mut command, address);
+                behind.push(command.spawn().unwrap());
+            }
+        }
         let child = command.spawn().unwrap();
         let side = Self {
             kind,
             address,
             folder,
             child: Some(child),
+            alone: behind,
             workers: if kind == Kind::Single { 1 } else { workers },
         };
         side.wait_answer(|_| true);
@@ -163,6 +191,10 @@ impl Side {
         match self.kind {
             Kind::Single => Vec::new(),
             Kind::ClusterRr | Kind::ClusterNone => vec![child.id()],
+            Kind::Nginx => {
+                let own = system::children(child.id()).into_iter();
+                std::iter::once(child.id()).chain(own).collect()
+            }
             Kind::Pm2 => fs::read_to_string(self.folder.path().join("pm2/pm2.pid"))
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
@@ -191,6 +223,34 @@ impl Side {
             .collect()
     }
 
+    /// Replaces all workers one by one, as its users would; may return before it is over.
+    pub(crate) fn reload(&self) {
+        match self.kind {
+            Kind::Ganger | Kind::GangerShared => {
+                assert!(self.ganger(&["reload", "bench"]), "ganger reload works");
+            }
+            Kind::ClusterRr | Kind::ClusterNone => {
+                let primary = self.child.as_ref().unwrap().id();
+                system::kill(primary, Signal::USR2);
+            }
+            Kind::Pm2 => {
+                let status = self.pm2(&["reload", "all"]).status();
+                assert!(status.unwrap().success(), "pm2 reload works");
+            }
+            Kind::Nginx | Kind::Single => unreachable!("they have no workers of their own"),
+        }
+    }
+
+    fn pm2(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(pm2());
+        command
+            .args(arguments)
+            .env("PM2_HOME", self.folder.path().join("pm2"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
     /// Runs a verb of `ganger` on this side.
     pub(crate) fn ganger(&self, arguments: &[&str]) -> bool {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ganger"));
@@ -208,13 +268,7 @@ impl Drop for Side {
             return;
         };
         if self.kind == Kind::Pm2 {
-            let mut command = Command::new(pm2());
-            command
-                .arg("kill")
-                .env("PM2_HOME", self.folder.path().join("pm2"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            let _ = command.status();
+            let _ = self.pm2(&["kill"]).status();
         } else {
             system::kill(child.id(), Signal::TERM);
             let deadline = Instant::now() + Duration::from_secs(10);
@@ -224,7 +278,17 @@ impl Drop for Side {
             let _ = child.kill();
         }
         let _ = child.wait();
+        for mut process in self.alone.drain(..) {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
+}
+
+fn alone(app: &Path) -> Command {
+    let mut command = Command::new("node");
+    command.arg(app);
+    command
 }
 
 fn ganger_run(kind: Kind, workers: u32, app: &Path) -> Command {

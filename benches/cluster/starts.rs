@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn run(report: &mut Report, effort: &Effort) {
     let kinds: Vec<Kind> = Kind::ALL
         .into_iter()
+        .filter(|kind| kind.is_manager() || *kind == Kind::Single)
         .filter(|kind| kind.lacks().is_none() && *kind != Kind::GangerShared)
         .collect();
     let own = if effort.wants("start") || effort.wants("kill") {

@@ -15,6 +15,7 @@ PEERS = {
     "nats-server": (["nats-server", "--version"], r"v?(\d\S+)", "apt-get install nats-server"),
     "libzmq": (["pkg-config", "--modversion", "libzmq"], r"(\S+)", "apt-get install gcc pkg-config libzmq3-dev"),
     "wrk": (["wrk", "-v"], r"wrk \D*(\d\S*)", "apt-get install wrk"),
+    "nginx": (["nginx", "-v"], r"nginx/(\S+)", "apt-get install nginx"),
     "node": (["node", "--version"], r"v(\S+)", "apt-get install nodejs npm"),
     "pm2": (["node", "-p", "require('./tests/fixtures/node/node_modules/pm2/package.json').version"],
             r"(\d\S+)", "scripts/fixtures, which installs it below tests/fixtures from npm"),

@@ -8,7 +8,7 @@ SIDES = ["ganger region", "ganger socket", "redis", "redis, 16 pipelined", "memc
          "mutex table", "dashmap, threads"]
 SYSTEMS = ["ganger", "nats", "redis", "zeromq"]
 MANAGERS = ["ganger reuseport", "ganger shared", "node:cluster rr", "node:cluster none", "pm2",
-            "single process"]
+            "nginx before", "single process"]
 WHISKERS = "Medians of the rounds; lines show their least and greatest. "
 
 
