@@ -6,7 +6,7 @@
 //! out (Debian's packages: `redis-server nats-server libzmq3-dev`).
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
-//! (`stream`, `latency`, `request`, `store`, `stopped`, `idle`, `command`, `scaling`), `--json
+//! (`stream`, `latency`, `request`, `store`, `stopped`, `idle`, `command`, `profile`, `scaling`), `--json
 //! FILE`, `--markdown`.
 
 // Whatever fails here ends the benchmark, and its numbers are far from where these casts would
@@ -22,6 +22,7 @@ mod hop;
 mod link;
 mod measure;
 mod nats;
+mod profile;
 mod redis;
 #[path = "../report.rs"]
 mod report;
@@ -94,6 +95,7 @@ fn measure_all(words: Vec<String>) -> ExitCode {
     measure::store(&mut report, &effort, &systems);
     measure::stopped(&mut report, &effort);
     measure::rest(&mut report, &effort);
+    profile::run(&mut report, &effort, &systems);
     scaling::fan_out(&mut report, &effort, &systems);
     report.print(markdown);
     if let Some(path) = json {

@@ -36,6 +36,18 @@ pub(crate) fn stream(
     length: Duration,
 ) -> Vec<Seen> {
     let server = Server::start(system).unwrap();
+    stream_through(&server, system, subscribers, payload_len, pace, length)
+}
+
+/// The same, through a server that runs.
+pub(crate) fn stream_through(
+    server: &Server,
+    system: System,
+    subscribers: usize,
+    payload_len: usize,
+    pace: Pace,
+    length: Duration,
+) -> Vec<Seen> {
     let rate = match pace {
         Pace::AsFastAsPossible => 0,
         Pace::PerSecond(rate) => rate,

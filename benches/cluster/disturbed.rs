@@ -4,13 +4,11 @@ use crate::report::Report;
 use crate::sides::{Kind, Side, WORKERS};
 use crate::{system, wrk, Effort};
 use rustix::process::Signal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CONNECTIONS: u32 = 64;
-/// Reloads, or kills, of one measurement.
-const EVENTS: usize = 3;
-/// From the start of one to the start of the next, at least.
-const PACE: Duration = Duration::from_secs(3);
+/// Length of one measurement; a second after its start is the reload, or the kill.
+const SLICE: Duration = Duration::from_secs(4);
 
 pub(crate) fn run(report: &mut Report, effort: &Effort) {
     let is_wanted = effort.wants("reload under load") || effort.wants("kill under load");
@@ -41,11 +39,11 @@ fn measure(
     is_kept: bool,
 ) {
     let mut all = vec![(Vec::new(), Vec::new()); sides.len()];
-    for _ in 0..effort.rounds.div_ceil(2) {
+    for _ in 0..effort.rounds {
         for (side, (failed, answered)) in sides.iter().zip(&mut all) {
             side.wait_workers();
             let outcome = slice(side, disturb, is_kept);
-            failed.push(outcome.errors / EVENTS as f64);
+            failed.push(outcome.errors);
             answered.push(outcome.per_second);
         }
     }
@@ -64,14 +62,9 @@ fn measure(
 
 fn slice(side: &Side, disturb: fn(&Side), is_kept: bool) -> wrk::Outcome {
     let address = side.address;
-    let time = PACE * EVENTS as u32 + Duration::from_secs(2);
-    let load = std::thread::spawn(move || wrk::load(address, CONNECTIONS, is_kept, time));
+    let load = std::thread::spawn(move || wrk::load(address, CONNECTIONS, is_kept, SLICE));
     std::thread::sleep(Duration::from_secs(1));
-    for _ in 0..EVENTS {
-        let started = Instant::now();
-        disturb(side);
-        std::thread::sleep(PACE.saturating_sub(started.elapsed()));
-    }
+    disturb(side);
     load.join().unwrap()
 }
 
