@@ -6,6 +6,7 @@ use super::{rounds, script, system};
 use crate::harness::{open, wait_until};
 use crate::load::{Kind, Load, Plan, Report, Shape};
 use ganger_client::Kv;
+use ganger_supervisor::report::WorkerStatus;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -32,21 +33,16 @@ fn a_hundred_killed_workers_lose_what_they_were_answering_and_nothing_from_their
         let victim = pids[pids.len() - 1];
         kill(victim, Signal::STOP);
         // Answers of the others are proof that time has passed for its queue too.
-        let queued = || queue(&ganger, victim);
+        // Few are enough where the stopped one has lost its share by then.
         wait_until("connections in the queue of a stopped worker", || {
-            queued().is_none_or(|queue| queue >= 3)
+            status(&ganger, victim).is_none_or(|worker| match worker.weight {
+                0 => worker.queue > 0,
+                _ => worker.queue >= 3,
+            })
         });
         victims_had.extend(system::accepted(victim, ganger.place.address));
         kill(victim, Signal::KILL);
-        // What waited is taken over before the next is killed: who is killed again and again before
-        // it takes anything serves nobody.
-        wait_until("a replacement that has taken over the queue", || {
-            let ready = ganger.ready();
-            ready.len() == 2
-                && ready
-                    .iter()
-                    .all(|one| one.pid != pid(victim) && one.queue == 0)
-        });
+        wait_for_replacements(&ganger, &[victim]);
     }
     for (name, load) in [("a connection each", fresh), ("slow requests", slow)] {
         let report = load.stop();
@@ -59,11 +55,23 @@ fn a_hundred_killed_workers_lose_what_they_were_answering_and_nothing_from_their
     ganger.stop();
 }
 
-/// Connections that wait in the queue of a process, if that is known.
-fn queue(ganger: &Ganger, pid: u32) -> Option<u32> {
+/// What is reported of a process, if it still is one of the workers.
+fn status(ganger: &Ganger, pid: u32) -> Option<WorkerStatus> {
     let mut workers = ganger.app()?.workers.into_iter();
-    let found = workers.find(|worker| worker.pid == self::pid(pid))?;
-    Some(found.queue)
+    workers.find(|worker| worker.pid == self::pid(pid))
+}
+
+/// Waits until others are in the place of the killed and have taken over what waited: who is killed
+/// again and again before it takes anything serves nobody.
+fn wait_for_replacements(ganger: &Ganger, killed: &[u32]) {
+    wait_until("replacements that have taken over the queues", || {
+        let ready = ganger.ready();
+        let is_new = |worker: &WorkerStatus| killed.iter().all(|killed| worker.pid != pid(*killed));
+        ready.len() == 2
+            && ready
+                .iter()
+                .all(|worker| is_new(worker) && worker.queue == 0)
+    });
 }
 
 /// As it is reported.
@@ -87,10 +95,7 @@ fn nobody_is_refused_when_all_workers_are_killed_at_once() {
         for pid in &pids {
             kill(*pid, Signal::KILL);
         }
-        wait_until("replacements", || {
-            let now = ganger.pids();
-            now.len() == 2 && !now.iter().any(|pid| pids.contains(pid))
-        });
+        wait_for_replacements(&ganger, &pids);
     }
     let report = load.stop();
     // A hello takes a worker no time: at most a few are under way at the instant of a kill.
