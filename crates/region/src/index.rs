@@ -47,36 +47,51 @@ impl<'r> Bucket<'r> {
     /// Bucket number `bucket` of a shard.
     #[inline(always)]
     pub(crate) fn of_shard(region: &'r Inner, shard: u64, bucket: u64) -> Result<Self, Damaged> {
-        let geometry = &region.geometry;
         if bucket < INLINE_BUCKETS {
-            let offset = geometry.buckets_offset + (shard * INLINE_BUCKETS + bucket) * BUCKET_LEN;
-            return Ok(Self::trusted(region, offset));
+            return Ok(Self::made(region.memory.inline_bucket(shard, bucket)));
         }
         let damaged = |what| Damaged {
             what,
-            offset: geometry.shard_offset(shard),
+            offset: region.geometry.shard_offset(shard),
         };
         let chunk = bucket / PAGE_BUCKETS;
-        if chunk >= geometry.chunks_max() {
+        if chunk >= region.geometry.chunks_max() {
             return Err(damaged("more buckets than the directory has room for"));
         }
         let page = directory_word(region, shard, chunk).load(Ordering::Relaxed);
-        match page.checked_sub(1) {
-            Some(page) if page < geometry.page_count => {
-                let offset = geometry.page_offset(page) + place_in_page(shard, bucket) * BUCKET_LEN;
-                Ok(Self::trusted(region, offset))
-            }
-            _ => Err(damaged("a directory entry that names no page")),
-        }
+        region
+            .memory
+            .page_bucket(page.wrapping_sub(1), place_in_page(shard, bucket))
+            .map(Self::made)
+            .ok_or(damaged("a directory entry that names no page"))
     }
 
-    /// A bucket at an offset of the geometry.
+    /// The bucket, if it is among the first or its index page is named beside the root, in `words`.
     #[inline(always)]
-    pub(crate) fn trusted(region: &'r Inner, offset: u64) -> Self {
-        Self {
-            offset,
-            words: region.memory.trusted_words(offset, BUCKET_WORDS),
+    pub(crate) fn near(
+        region: &'r Inner,
+        shard: u64,
+        words: Words<'r>,
+        bucket: u64,
+    ) -> Option<Self> {
+        if bucket < INLINE_BUCKETS {
+            return Some(Self::made(region.memory.inline_bucket(shard, bucket)));
         }
+        let chunk = bucket / PAGE_BUCKETS;
+        if chunk >= shard::CHUNKS_HERE {
+            return Self::of_shard(region, shard, bucket).ok();
+        }
+        let page = words.at(shard::CHUNKS + chunk).load(Ordering::Relaxed);
+        let place = place_in_page(shard, bucket);
+        region
+            .memory
+            .page_bucket(page.wrapping_sub(1), place)
+            .map(Self::made)
+    }
+
+    #[inline(always)]
+    fn made((offset, words): (u64, Words<'r>)) -> Self {
+        Self { offset, words }
     }
 
     /// The bucket a hash belongs to.
