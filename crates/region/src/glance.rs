@@ -144,9 +144,9 @@ pub(crate) trait Then<'r> {
     fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output>;
 }
 
-/// Looks for the key in one bucket. Each slot is looked at once: between two looks at the last one
-/// a link may turn into an entry, which neither look would find, and the version is raised only
-/// after that. With `COUNTER`, an entry that is no counter is unclear.
+/// Looks for the key in one bucket, first where it is most likely to be. The last slot is looked at
+/// once: between two looks a link may turn into an entry, which neither would find, and the version
+/// is raised only after that. With `COUNTER`, an entry that is no counter is unclear.
 #[inline(always)]
 fn scan<'r, K: Key, const COUNTER: bool>(
     inner: &'r Inner,
@@ -155,15 +155,18 @@ fn scan<'r, K: Key, const COUNTER: bool>(
     key: K,
 ) -> Glance<'r> {
     let tag = tag_of(hash);
+    let home = bucket.home(tag);
+    let word = home.load(Ordering::Relaxed);
+    if word >> slot::TAG_SHIFT == tag {
+        return hit::<K, COUNTER>(inner, home, word, key).map_or(Glance::Unclear, Glance::Entry);
+    }
     let mut last = 0;
     for slot in bucket.slots() {
         let word = slot.load(Ordering::Relaxed);
         // What is free or a link has the tag 0, and is no hit.
         if word >> slot::TAG_SHIFT == tag {
-            return match hit::<K, COUNTER>(inner, slot, word, key) {
-                Some(hit) => Glance::Entry(hit),
-                None => Glance::Unclear,
-            };
+            return hit::<K, COUNTER>(inner, slot, word, key)
+                .map_or(Glance::Unclear, Glance::Entry);
         }
         last = word;
     }

@@ -10,7 +10,7 @@ use crate::error::{lacks_room, Damaged, WriteError};
 use crate::glance::{look_further, Glance, Then, View};
 use crate::index::{slot_word, Bucket, Found};
 use crate::key::Key;
-use crate::layout::{entry, shard, slot};
+use crate::layout::{entry, shard, slot, tag_of};
 use crate::read::checked_key;
 use crate::region::{Inner, Region};
 use crate::replace::Plain;
@@ -418,7 +418,7 @@ impl<'r> Locked<'r> {
         };
         let slot = match &found {
             Some(found) => Ok(found.slot),
-            None => self.free_slot(bucket),
+            None => self.free_slot(bucket, tag_of(new.hash)),
         };
         let slot = match slot {
             Ok(slot) => slot,
