@@ -4,6 +4,7 @@ use crate::build::{NewEntry, Value};
 use crate::error::WriteError;
 use crate::feed::Change;
 use crate::glance::{look_further, Glance, Then, View};
+use crate::key::Key;
 use crate::layout::entry;
 use crate::memory::Words;
 use crate::read::checked_key;
@@ -25,38 +26,15 @@ impl Region {
     pub fn incr_with(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
         let expires_at = self.expiry(ttl_ms)?;
         let inner = &*self.inner;
-        let hash = inner.hash(checked_key(key)?);
-        let shard = inner.geometry.shard_of(hash);
-        // As in `set_with`: looked up before the lock is taken. `Add::then`, spelled out here, keeps
-        // everything in registers.
-        if let Some(view) = View::new(inner, shard, hash) {
-            match view.glance_at_counter(inner, hash, key) {
-                Glance::Entry(hit) if !hit.is_expired(inner) => {
-                    if let Some(owner) = view.try_lock(inner) {
-                        let locked = view.locked(inner, shard, owner);
-                        if view.is_unchanged() {
-                            let sum = locked.add_to_counter(hit.room, hit.value, key, by);
-                            locked.done();
-                            return sum.map_err(|value| WriteError::Overflow { value });
-                        }
-                        locked.done();
-                    }
-                }
-                Glance::Link(_) => {
-                    let add = Add {
-                        inner,
-                        hash,
-                        key,
-                        by,
-                    };
-                    if let Some(sum) = look_further(inner, hash, key, add) {
-                        return sum;
-                    }
-                }
-                _ => {}
-            }
+        let sum = match inner.short_key(key) {
+            Some((short, hash)) => glance_and_add(inner, hash, short, by),
+            None => add_to_any(inner, key, by),
+        };
+        match sum {
+            Some(Ok(sum)) => Ok(sum),
+            Some(Err(value)) => Err(WriteError::Overflow { value }),
+            None => self.incr_patiently(key, by, expires_at),
         }
-        self.incr_patiently(key, by, expires_at)
     }
 
     #[inline(never)]
@@ -82,6 +60,44 @@ impl Region {
     }
 }
 
+/// The sum, or the value if that would overflow; `None` if it takes more than a glance. As in
+/// `set_with`, the counter is looked up before the lock is taken. `Add::then`, spelled out here, keeps
+/// everything in registers.
+#[inline(always)]
+fn glance_and_add<K: Key>(inner: &Inner, hash: u64, key: K, by: i64) -> Option<Result<i64, i64>> {
+    let shard = inner.geometry.shard_of(hash);
+    let view = View::new(inner, shard, hash)?;
+    match view.glance_at_counter(inner, hash, key) {
+        Glance::Entry(hit) if !hit.is_expired(inner) => {
+            let owner = view.try_lock(inner)?;
+            let locked = view.locked(inner, shard, owner);
+            let sum = view
+                .is_unchanged()
+                .then(|| locked.add_to_counter(hit.head, hit.value, key.bytes(), by));
+            locked.done();
+            sum
+        }
+        Glance::Link(_) => {
+            let key = key.bytes();
+            let add = Add {
+                inner,
+                hash,
+                key,
+                by,
+            };
+            look_further(inner, hash, key, add)
+        }
+        _ => None,
+    }
+}
+
+/// The same for a key of any length.
+#[inline(never)]
+fn add_to_any(inner: &Inner, key: &[u8], by: i64) -> Option<Result<i64, i64>> {
+    let hash = inner.hash(checked_key(key).ok()?);
+    glance_and_add(inner, hash, key, by)
+}
+
 /// Adding to a counter that is there. It is looked up without the lock, as `set` does.
 struct Add<'r, 'k> {
     inner: &'r Inner,
@@ -91,8 +107,8 @@ struct Add<'r, 'k> {
 }
 
 impl<'r> Then<'r> for Add<'r, '_> {
-    /// The sum.
-    type Output = Result<i64, WriteError>;
+    /// The sum, or the value if that would overflow.
+    type Output = Result<i64, i64>;
 
     #[inline(always)]
     fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output> {
@@ -107,16 +123,16 @@ impl<'r> Then<'r> for Add<'r, '_> {
         let locked = view.locked(self.inner, shard, owner);
         let sum = view
             .is_unchanged()
-            .then(|| locked.add_to_counter(hit.room, hit.value, self.key, self.by));
+            .then(|| locked.add_to_counter(hit.head, hit.value, self.key, self.by));
         locked.done();
-        sum.map(|sum| sum.map_err(|value| WriteError::Overflow { value }))
+        sum
     }
 }
 
 impl Locked<'_> {
-    /// Adds to a counter in place and returns the sum, or the value if that would overflow; its
-    /// entry begins with `head`. The revision is odd meanwhile: a
-    /// compare-and-set against it fails, so none can succeed with a value from before.
+    /// Adds to a counter in place, whose entry begins with `head`, and returns the sum, or the value
+    /// if that would overflow. The revision is odd meanwhile: a compare-and-set against it fails, so
+    /// none can succeed with a value from before.
     #[inline(always)]
     fn add_to_counter(
         &self,

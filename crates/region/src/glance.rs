@@ -4,10 +4,9 @@
 
 use crate::counter::copy_counter;
 use crate::entry::{words_for, EntryRef, Meta};
-use crate::index::{directory_word, Bucket, Found};
-use crate::layout::{
-    entry, place_in_page, slot, tag_of, BUCKET_LEN, INLINE_BUCKETS, PAGE_BUCKETS, PAGE_LEN, WORD,
-};
+use crate::index::{Bucket, Found};
+use crate::key::Key;
+use crate::layout::{entry, slot, tag_of, WORD};
 use crate::lock;
 use crate::memory::Words;
 use crate::region::Inner;
@@ -42,8 +41,7 @@ pub(crate) struct Hit<'r> {
     pub(crate) slot: &'r AtomicU64,
     pub(crate) word: u64,
     pub(crate) meta: Meta,
-    /// From its first word to the end of the page.
-    pub(crate) room: Words<'r>,
+    pub(crate) head: Words<'r>,
     pub(crate) value: Words<'r>,
 }
 
@@ -58,7 +56,7 @@ impl<'r> View<'r> {
         let root = Root::load(words);
         // Pairs with the Release store of the root: who sees new buckets sees what is in them.
         fence(Ordering::Acquire);
-        let bucket = near_bucket(inner, shard, root.bucket_of(hash))?;
+        let bucket = Bucket::near(inner, shard, words, root.bucket_of(hash))?;
         Some(Self::of_bucket(words, root, bucket))
     }
 
@@ -87,14 +85,19 @@ impl<'r> View<'r> {
 
     /// Looks for the key in the first bucket of its chain.
     #[inline(always)]
-    pub(crate) fn glance(&self, inner: &'r Inner, hash: u64, key: &[u8]) -> Glance<'r> {
-        scan::<false>(inner, self.bucket, hash, key)
+    pub(crate) fn glance(&self, inner: &'r Inner, hash: u64, key: impl Key) -> Glance<'r> {
+        scan::<_, false>(inner, self.bucket, hash, key)
     }
 
     /// The same, but any entry that is no counter is unclear.
     #[inline(always)]
-    pub(crate) fn glance_at_counter(&self, inner: &'r Inner, hash: u64, key: &[u8]) -> Glance<'r> {
-        scan::<true>(inner, self.bucket, hash, key)
+    pub(crate) fn glance_at_counter(
+        &self,
+        inner: &'r Inner,
+        hash: u64,
+        key: impl Key,
+    ) -> Glance<'r> {
+        scan::<_, true>(inner, self.bucket, hash, key)
     }
 
     /// Locks the shard that the view is of, if it is free. Under the lock, an unchanged view is what
@@ -122,10 +125,10 @@ pub(crate) fn look_further<'r, T: Then<'r>>(
     then: T,
 ) -> Option<T::Output> {
     let view = View::new(inner, inner.geometry.shard_of(hash), hash)?;
-    let glance = match scan::<false>(inner, view.bucket, hash, key) {
+    let glance = match scan::<_, false>(inner, view.bucket, hash, key) {
         Glance::Link(link) => {
             let next = Bucket::linked(inner, link).ok()??;
-            scan::<false>(inner, next, hash, key)
+            scan::<_, false>(inner, next, hash, key)
         }
         glance => glance,
     };
@@ -141,26 +144,29 @@ pub(crate) trait Then<'r> {
     fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output>;
 }
 
-/// Looks for the key in one bucket. Each slot is looked at once: between two looks at the last one
-/// a link may turn into an entry, which neither look would find, and the version is raised only
-/// after that. With `COUNTER`, an entry that is no counter is unclear.
+/// Looks for the key in one bucket, first where it is most likely to be. The last slot is looked at
+/// once: between two looks a link may turn into an entry, which neither would find, and the version
+/// is raised only after that. With `COUNTER`, an entry that is no counter is unclear.
 #[inline(always)]
-fn scan<'r, const COUNTER: bool>(
+fn scan<'r, K: Key, const COUNTER: bool>(
     inner: &'r Inner,
     bucket: Bucket<'r>,
     hash: u64,
-    key: &[u8],
+    key: K,
 ) -> Glance<'r> {
     let tag = tag_of(hash);
+    let home = bucket.home(tag);
+    let word = home.load(Ordering::Relaxed);
+    if word >> slot::TAG_SHIFT == tag {
+        return hit::<K, COUNTER>(inner, home, word, key).map_or(Glance::Unclear, Glance::Entry);
+    }
     let mut last = 0;
     for slot in bucket.slots() {
         let word = slot.load(Ordering::Relaxed);
         // What is free or a link has the tag 0, and is no hit.
         if word >> slot::TAG_SHIFT == tag {
-            return match hit::<COUNTER>(inner, slot, word, key) {
-                Some(hit) => Glance::Entry(hit),
-                None => Glance::Unclear,
-            };
+            return hit::<K, COUNTER>(inner, slot, word, key)
+                .map_or(Glance::Unclear, Glance::Entry);
         }
         last = word;
     }
@@ -171,50 +177,24 @@ fn scan<'r, const COUNTER: bool>(
     }
 }
 
-/// A bucket whose index page, if it needs one, is named beside the root.
-#[inline(always)]
-fn near_bucket(inner: &Inner, shard: u64, bucket: u64) -> Option<Bucket<'_>> {
-    let geometry = &inner.geometry;
-    let offset = if bucket < INLINE_BUCKETS {
-        geometry.buckets_offset + (shard * INLINE_BUCKETS + bucket) * BUCKET_LEN
-    } else {
-        let chunk = bucket / PAGE_BUCKETS;
-        if chunk >= geometry.chunks_max() {
-            return None;
-        }
-        let page = directory_word(inner, shard, chunk).load(Ordering::Relaxed);
-        let page = page.wrapping_sub(1);
-        if page >= geometry.page_count {
-            return None;
-        }
-        geometry.page_offset(page) + place_in_page(shard, bucket) * BUCKET_LEN
-    };
-    Some(Bucket::trusted(inner, offset))
-}
-
 /// The key's entry, if it is the one that a slot names and of an ordinary kind.
 #[inline(always)]
-fn hit<'r, const COUNTER: bool>(
+fn hit<'r, K: Key, const COUNTER: bool>(
     inner: &'r Inner,
     slot: &'r AtomicU64,
     word: u64,
-    key: &[u8],
+    key: K,
 ) -> Option<Hit<'r>> {
     // Pairs with the Release store that committed the slot: who sees it sees the whole entry.
     fence(Ordering::Acquire);
+    // What is free or a link has the tag 0 too.
+    if word & slot::LINK != 0 {
+        return None;
+    }
     let offset = word & slot::OFFSET_MASK;
-    inner.memory.prefetch(offset + BUCKET_LEN);
-    if word & slot::LINK != 0 || !inner.geometry.in_pages(offset) {
-        return None;
-    }
-    let room = inner
-        .memory
-        .trusted_words(offset, (PAGE_LEN - offset % PAGE_LEN) / WORD);
-    if room.len() < entry::HEAD_WORDS {
-        return None;
-    }
-    let key_len = key.len() as u64;
-    let mut meta = Meta(room.at(entry::META).load(Ordering::Relaxed));
+    let head = inner.memory.entry_head(offset)?;
+    let key_len = key.bytes().len() as u64;
+    let mut meta = Meta(head.at(entry::META).load(Ordering::Relaxed));
     if COUNTER {
         let counter = Meta::new(key_len, WORD, entry::COUNTER);
         if meta != counter {
@@ -225,17 +205,19 @@ fn hit<'r, const COUNTER: bool>(
     } else if !meta.is_ordinary(key_len) || meta.value_len() > LONG {
         return None;
     }
-    let own_key = room.from(inner.geometry.head_words)?;
-    if !own_key.bytes_are(key) {
+    let head_words = key.head_words(&inner.geometry);
+    let before_value = head_words + key.words();
+    let len = before_value + words_for(meta.value_len());
+    let (before, value) = inner.memory.entry_words(offset, len)?.split(before_value)?;
+    if !key.is_in(before.from(head_words)?) {
         return None;
     }
-    let value = own_key.from(words_for(key_len))?;
     Some(Hit {
         slot,
         word,
         meta,
-        room,
-        value: value.first(words_for(meta.value_len()))?,
+        head,
+        value,
     })
 }
 
@@ -243,7 +225,7 @@ impl<'r> Hit<'r> {
     /// Milliseconds, or 0 for never.
     #[inline(always)]
     pub(crate) fn expires_at(&self) -> u64 {
-        self.room.at(entry::EXPIRES_AT).load(Ordering::Relaxed)
+        self.head.at(entry::EXPIRES_AT).load(Ordering::Relaxed)
     }
 
     #[inline(always)]
@@ -252,39 +234,31 @@ impl<'r> Hit<'r> {
         at != 0 && is_past(inner, at)
     }
 
-    /// Appends the value to `out`.
+    /// Puts the value into `out` in place of what is in there.
     #[inline(always)]
     pub(crate) fn copy_value(&self, out: &mut Vec<u8>) {
         if self.meta.has(entry::COUNTER) {
-            copy_counter(self.room, self.value, out);
+            out.clear();
+            copy_counter(self.head, self.value, out);
         } else {
             // At most `LONG`.
             #[allow(clippy::cast_possible_truncation)]
             let len = self.meta.value_len() as usize;
-            self.value.append_all_to(out, len);
+            self.value.copy_in_place_of(out, len);
         }
     }
 
     /// The same, as everything else knows it.
     #[inline(always)]
     pub(crate) fn found(&self, inner: &'r Inner) -> Found<'r> {
+        let offset = self.word & slot::OFFSET_MASK;
+        let len = self.meta.block_len(&inner.geometry);
+        let words = inner.memory.entry_words(offset, len / WORD);
         Found {
             slot: self.slot,
             word: self.word,
-            entry: EntryRef::made(
-                inner,
-                self.word & slot::OFFSET_MASK,
-                self.words(inner),
-                self.meta,
-            ),
+            entry: EntryRef::made(inner, offset, words.unwrap_or(self.head), self.meta),
         }
-    }
-
-    /// All words of the entry.
-    #[inline(always)]
-    fn words(&self, inner: &Inner) -> Words<'r> {
-        let len = self.meta.block_len(&inner.geometry) / WORD;
-        self.room.first(len).unwrap_or(self.room)
     }
 }
 

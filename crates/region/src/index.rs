@@ -27,6 +27,8 @@ use crate::sync::{fence, AtomicU64, Ordering};
 const BUCKET_WORDS: u64 = BUCKET_SLOTS as u64 + 1;
 /// Word of the slot that may hold a link.
 const LAST: u64 = BUCKET_SLOTS as u64;
+/// Slots that may be homes: all but the last, which would have to be looked at twice.
+const HOMES: u64 = BUCKET_SLOTS as u64 - 1;
 
 /// A bucket: one cache line.
 #[derive(Clone, Copy)]
@@ -47,36 +49,51 @@ impl<'r> Bucket<'r> {
     /// Bucket number `bucket` of a shard.
     #[inline(always)]
     pub(crate) fn of_shard(region: &'r Inner, shard: u64, bucket: u64) -> Result<Self, Damaged> {
-        let geometry = &region.geometry;
         if bucket < INLINE_BUCKETS {
-            let offset = geometry.buckets_offset + (shard * INLINE_BUCKETS + bucket) * BUCKET_LEN;
-            return Ok(Self::trusted(region, offset));
+            return Ok(Self::made(region.memory.inline_bucket(shard, bucket)));
         }
         let damaged = |what| Damaged {
             what,
-            offset: geometry.shard_offset(shard),
+            offset: region.geometry.shard_offset(shard),
         };
         let chunk = bucket / PAGE_BUCKETS;
-        if chunk >= geometry.chunks_max() {
+        if chunk >= region.geometry.chunks_max() {
             return Err(damaged("more buckets than the directory has room for"));
         }
         let page = directory_word(region, shard, chunk).load(Ordering::Relaxed);
-        match page.checked_sub(1) {
-            Some(page) if page < geometry.page_count => {
-                let offset = geometry.page_offset(page) + place_in_page(shard, bucket) * BUCKET_LEN;
-                Ok(Self::trusted(region, offset))
-            }
-            _ => Err(damaged("a directory entry that names no page")),
-        }
+        region
+            .memory
+            .page_bucket(page.wrapping_sub(1), place_in_page(shard, bucket))
+            .map(Self::made)
+            .ok_or(damaged("a directory entry that names no page"))
     }
 
-    /// A bucket at an offset of the geometry.
+    /// The bucket, if it is among the first or its index page is named beside the root, in `words`.
     #[inline(always)]
-    pub(crate) fn trusted(region: &'r Inner, offset: u64) -> Self {
-        Self {
-            offset,
-            words: region.memory.trusted_words(offset, BUCKET_WORDS),
+    pub(crate) fn near(
+        region: &'r Inner,
+        shard: u64,
+        words: Words<'r>,
+        bucket: u64,
+    ) -> Option<Self> {
+        if bucket < INLINE_BUCKETS {
+            return Some(Self::made(region.memory.inline_bucket(shard, bucket)));
         }
+        let chunk = bucket / PAGE_BUCKETS;
+        if chunk >= shard::CHUNKS_HERE {
+            return Self::of_shard(region, shard, bucket).ok();
+        }
+        let page = words.at(shard::CHUNKS + chunk).load(Ordering::Relaxed);
+        let place = place_in_page(shard, bucket);
+        region
+            .memory
+            .page_bucket(page.wrapping_sub(1), place)
+            .map(Self::made)
+    }
+
+    #[inline(always)]
+    fn made((offset, words): (u64, Words<'r>)) -> Self {
+        Self { offset, words }
     }
 
     /// The bucket a hash belongs to.
@@ -124,6 +141,23 @@ impl<'r> Bucket<'r> {
     pub(crate) fn slots(&self) -> impl Iterator<Item = &'r AtomicU64> + use<'r> {
         let words = self.words;
         (1..=LAST).map(move |index| words.at(index))
+    }
+
+    /// The slot where an entry with this tag is if it can be: a lookup that begins there mostly needs
+    /// no other, so it is right about where to look before it has seen the bucket. Never the last.
+    #[inline(always)]
+    pub(crate) fn home(&self, tag: u64) -> &'r AtomicU64 {
+        self.words.at(1 + home_of(tag))
+    }
+
+    /// A free slot for an entry with this tag: its home, or one that is nobody's or somebody else's.
+    #[inline(always)]
+    pub(crate) fn free_slot(&self, tag: u64) -> Option<&'r AtomicU64> {
+        let is_free = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == 0;
+        let words = self.words;
+        Some(self.home(tag))
+            .filter(is_free)
+            .or_else(|| (1..=LAST).rev().map(|index| words.at(index)).find(is_free))
     }
 
     /// The slot that may hold a link.
@@ -244,6 +278,32 @@ pub(crate) fn directory_word(region: &Inner, shard: u64, chunk: u64) -> &AtomicU
         let place = shard * geometry.directory_words + chunk - shard::CHUNKS_HERE;
         geometry.directory_offset + place * WORD
     })
+}
+
+/// Number of the slot that is the home of a tag.
+#[inline(always)]
+fn home_of(tag: u64) -> u64 {
+    (tag * HOMES) >> 16
+}
+
+/// What the slots of a bucket hold that is made of these words, which fit, and a link or 0.
+pub(crate) fn arranged(words: &[u64], link: u64) -> [u64; BUCKET_SLOTS] {
+    let mut slots = [0; BUCKET_SLOTS];
+    slots[BUCKET_SLOTS - 1] = link;
+    let mut displaced = [0; BUCKET_SLOTS];
+    for (word, displaced) in words.iter().zip(&mut displaced) {
+        // Less than `HOMES`.
+        #[allow(clippy::cast_possible_truncation)]
+        let home = &mut slots[home_of(word >> slot::TAG_SHIFT) as usize];
+        *(if *home == 0 { home } else { displaced }) = *word;
+    }
+    let mut free = slots.iter_mut().rev().filter(|slot| **slot == 0);
+    for word in displaced.into_iter().filter(|word| *word != 0) {
+        if let Some(slot) = free.next() {
+            *slot = word;
+        }
+    }
+    slots
 }
 
 /// Whether a slot names an entry.

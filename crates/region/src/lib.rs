@@ -28,6 +28,7 @@
 #![warn(missing_docs)]
 
 // The bytes.
+mod areas;
 mod backing;
 #[allow(missing_docs)]
 #[doc(hidden)]
@@ -52,6 +53,7 @@ mod build;
 mod entry;
 mod grow;
 mod index;
+mod key;
 mod pool;
 // Operations.
 mod counter;

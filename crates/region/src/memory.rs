@@ -1,5 +1,5 @@
-//! The region's bytes as bounds-checked atomic words; with `backing/`, all the `unsafe` of this
-//! crate.
+//! The region's bytes as bounds-checked atomic words; with `areas` and `backing/`, all the `unsafe`
+//! of this crate.
 
 use crate::backing::Backing;
 use crate::layout::WORD;
@@ -36,6 +36,10 @@ impl Memory {
             len_words: backing.len() / WORD,
             backing,
         }
+    }
+
+    pub(crate) fn len_words(&self) -> u64 {
+        self.len_words
     }
 
     pub(crate) fn backing(&self) -> &Arc<dyn Backing> {
@@ -112,7 +116,7 @@ impl Memory {
     /// `first + count` must be at most `self.len_words`.
     #[cfg(not(loom))]
     #[inline(always)]
-    unsafe fn run(&self, first: u64, count: u64) -> Words<'_> {
+    pub(crate) unsafe fn run(&self, first: u64, count: u64) -> Words<'_> {
         // Word indices of a mapped region fit in usize.
         #[allow(clippy::cast_possible_truncation)]
         let (first, count) = (first as usize, count as usize);
@@ -134,7 +138,7 @@ impl Memory {
     /// # Safety
     /// None needed; unsafe to match the other build.
     #[cfg(loom)]
-    unsafe fn run(&self, first: u64, count: u64) -> Words<'_> {
+    pub(crate) unsafe fn run(&self, first: u64, count: u64) -> Words<'_> {
         Words {
             memory: self,
             first,
@@ -241,7 +245,7 @@ impl Words<'_> {
             (bytes.len(), bytes.first_chunk(), bytes.last_chunk())
         {
             let first = u64::from_le_bytes(*first);
-            let second = u64::from_le_bytes(*last) >> (8 * (16 - bytes.len()));
+            let second = second_word(*last, bytes.len());
             return self.first(2).is_some_and(|words| {
                 words.at(0).load(Ordering::Relaxed) == first
                     && words.at(1).load(Ordering::Relaxed) == second
@@ -285,9 +289,9 @@ impl Words<'_> {
         };
         #[cfg(not(loom))]
         {
-            let (fours, rest) = places.as_chunks_mut::<4>();
-            let (four_words, rest_words) = self.0.as_chunks::<4>();
-            for (places, words) in fours.iter_mut().zip(four_words) {
+            let (eights, rest) = places.as_chunks_mut::<8>();
+            let (eight_words, rest_words) = self.0.as_chunks::<8>();
+            for (places, words) in eights.iter_mut().zip(eight_words) {
                 for (place, word) in places.iter_mut().zip(words) {
                     load(place, word);
                 }
@@ -323,6 +327,24 @@ impl Words<'_> {
         unsafe { out.set_len(start + len.min(count * 8)) };
     }
 
+    /// Makes `out` hold all these words, less what is beyond `len` bytes, and nothing else.
+    // What is mapped fits in usize.
+    #[allow(clippy::cast_possible_truncation)]
+    #[inline(always)]
+    pub(crate) fn copy_in_place_of(&self, out: &mut Vec<u8>, len: usize) {
+        let count = self.len() as usize;
+        if out.capacity() < count * 8 {
+            make_room(out, count * 8);
+        }
+        let places = out.as_mut_ptr().cast::<[MaybeUninit<u8>; 8]>();
+        // SAFETY: the vector has room for `count` words (checked, or made), they may be uninitialised,
+        // arrays of bytes need no alignment, and nobody else has the vector meanwhile.
+        let places = unsafe { std::slice::from_raw_parts_mut(places, count) };
+        self.load_into(places);
+        // SAFETY: `load_into` initialised `count` words.
+        unsafe { out.set_len(len.min(count * 8)) };
+    }
+
     /// Writes `bytes` from the first word on and pads the last word with zeros. What does not fit
     /// is left out.
     #[inline(always)]
@@ -337,6 +359,19 @@ impl Words<'_> {
             }
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn make_room(out: &mut Vec<u8>, len: usize) {
+    out.clear();
+    out.reserve(len);
+}
+
+/// The second word of 9 to 16 bytes, from the last eight of them, padded with zeros.
+#[inline(always)]
+pub(crate) fn second_word(last: [u8; 8], len: usize) -> u64 {
+    u64::from_le_bytes(last) >> (8 * (16 - len))
 }
 
 /// Fewer than eight bytes as a little-endian word, padded with zeros.

@@ -10,6 +10,7 @@ use crate::entry::EntryRef;
 use crate::error::{Damaged, ReadError};
 use crate::glance::{look_further, Glance, Then, View, LONG};
 use crate::index::Bucket;
+use crate::key::Key;
 use crate::layout::{entry, slot, KEY_LEN_MAX};
 use crate::limits::READ_ATTEMPTS;
 use crate::region::{Inner, Region};
@@ -44,18 +45,12 @@ impl Region {
     #[inline]
     pub fn get_into(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, ReadError> {
         let inner = &*self.inner;
-        let hash = inner.hash(checked_key(key)?);
-        value.clear();
-        if let Some(view) = View::new(inner, inner.geometry.shard_of(hash), hash) {
-            let found = match view.glance(inner, hash, key) {
-                Glance::Link(_) => look_further(inner, hash, key, CopyOut { inner, value }),
-                glance => CopyOut { inner, value }.then(&view, glance),
-            };
-            if let Some(found) = found {
+        if let Some((short, hash)) = inner.short_key(key) {
+            if let Some(found) = glance_into(inner, hash, short, value) {
                 return Ok(found);
             }
         }
-        get_patiently(inner, hash, key, value)
+        get_any(inner, key, value)
     }
 
     /// The value of a key with its revision and time to live.
@@ -133,7 +128,10 @@ impl<'r> Then<'r> for CopyOut<'_> {
                 hit.copy_value(self.value);
                 view.is_unchanged().then_some(true)
             }
-            Glance::Nothing => view.is_unchanged().then_some(false),
+            Glance::Nothing => {
+                self.value.clear();
+                view.is_unchanged().then_some(false)
+            }
             _ => None,
         }
     }
@@ -160,6 +158,39 @@ impl<'r, T, F: FnMut(&EntryRef<'_>) -> Result<T, Damaged>> Then<'r> for Take<'r,
             _ => None,
         }
     }
+}
+
+/// Whether the key is there, and then its value; `None` if that takes more than a glance.
+/// `CopyOut::then`, spelled out here, keeps everything in registers.
+#[inline(always)]
+fn glance_into<K: Key>(inner: &Inner, hash: u64, key: K, value: &mut Vec<u8>) -> Option<bool> {
+    let view = View::new(inner, inner.geometry.shard_of(hash), hash)?;
+    match view.glance(inner, hash, key) {
+        Glance::Entry(hit) if !hit.is_expired(inner) => {
+            if K::MAY_EVICT {
+                mark_visited(inner, hit.slot, hit.word);
+            }
+            hit.copy_value(value);
+            view.is_unchanged().then_some(true)
+        }
+        Glance::Nothing => {
+            value.clear();
+            view.is_unchanged().then_some(false)
+        }
+        Glance::Link(_) => look_further(inner, hash, key.bytes(), CopyOut { inner, value }),
+        _ => None,
+    }
+}
+
+/// [`Region::get_into`] for a key of any length.
+#[inline(never)]
+fn get_any(inner: &Inner, key: &[u8], value: &mut Vec<u8>) -> Result<bool, ReadError> {
+    let hash = inner.hash(checked_key(key)?);
+    value.clear();
+    if let Some(found) = glance_into(inner, hash, key, value) {
+        return Ok(found);
+    }
+    get_patiently(inner, hash, key, value)
 }
 
 #[inline(never)]
@@ -269,14 +300,20 @@ fn is_long(entry: &EntryRef<'_>) -> bool {
 #[inline(always)]
 fn mark_visited(inner: &Inner, slot: &AtomicU64, word: u64) {
     if inner.geometry.evicts() && word & slot::VISITED == 0 && inner.is_writable() {
-        // Fails if the slot changed, so a writer's store is never undone.
-        let _ = slot.compare_exchange(
-            word,
-            word | slot::VISITED,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        set_visited(slot, word);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn set_visited(slot: &AtomicU64, word: u64) {
+    // Fails if the slot changed, so a writer's store is never undone.
+    let _ = slot.compare_exchange(
+        word,
+        word | slot::VISITED,
+        Ordering::Relaxed,
+        Ordering::Relaxed,
+    );
 }
 
 /// Now and then lets others run: the writer this read waits for may need this processor.

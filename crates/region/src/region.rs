@@ -1,5 +1,6 @@
 //! Making a region and attaching to one.
 
+use crate::areas::Areas;
 use crate::backing::heap::HeapBacking;
 use crate::backing::memfd::MemfdBacking;
 use crate::backing::named::{self, NamedBacking};
@@ -7,6 +8,7 @@ use crate::backing::Backing;
 use crate::clock::Clock;
 use crate::config::{Access, Config, Options};
 use crate::error::{AttachError, CreateError, WriteError};
+use crate::key::{self, ShortKey};
 use crate::layout::{
     header, Geometry, FEATURES_KNOWN, INLINE_BUCKETS, LAYOUT_VERSION, MAGIC, PAGE_LEN,
     SESSIONS_MAX, SHARDS_MAX, WORD,
@@ -15,7 +17,7 @@ use crate::limits::ATTACH_WAIT;
 use crate::memory::Memory;
 use crate::session::{OwnerId, Session};
 use crate::sync::Ordering;
-use rapidhash::v3::{rapidhash_v3_nano_inline, RapidSecrets};
+use rapidhash::v3::RapidSecrets;
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -29,12 +31,14 @@ pub struct Region {
 }
 
 pub(crate) struct Inner {
-    pub(crate) memory: Memory,
+    pub(crate) memory: Areas,
     pub(crate) geometry: Geometry,
     pub(crate) secrets: RapidSecrets,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lock_timeout: Duration,
     pub(crate) session: Session,
+    /// How many lengths of keys are short ones.
+    pub(crate) short_keys: usize,
     writable: bool,
 }
 
@@ -253,12 +257,13 @@ impl Inner {
         writable: bool,
     ) -> Self {
         Self {
-            memory,
+            memory: Areas::new(memory, &geometry),
             geometry,
             secrets,
             clock: options.clock,
             lock_timeout: options.lock_timeout,
             session: Session::default(),
+            short_keys: ShortKey::lengths(&geometry),
             writable,
         }
     }
@@ -270,11 +275,13 @@ impl Inner {
 
     #[inline(always)]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        if let (8..=16, Some(first), Some(last)) = (key.len(), key.first_chunk(), key.last_chunk())
-        {
-            return short_hash(&self.secrets, *first, *last, key.len() as u64);
-        }
-        hash_any(&self.secrets, key)
+        key::hash(&self.secrets, key)
+    }
+
+    /// The key and its hash, if it is a short one.
+    #[inline(always)]
+    pub(crate) fn short_key<'k>(&self, key: &'k [u8]) -> Option<(ShortKey<'k>, u64)> {
+        ShortKey::new(&self.secrets, self.short_keys, key)
     }
 
     /// The session that this process writes under.
@@ -456,31 +463,6 @@ fn header_check(memory: &Memory) -> u64 {
     header::check(|index| memory.word(index * WORD).load(Ordering::Relaxed))
 }
 
-/// The hash of a key of any length.
-#[inline(never)]
-fn hash_any(secrets: &RapidSecrets, key: &[u8]) -> u64 {
-    rapidhash_v3_nano_inline::<true, false>(key, secrets)
-}
-
-/// The same of a key of 8 to 16 bytes, its first and last eight: most keys are that short, and in
-/// line it is a few instructions.
-#[inline(always)]
-fn short_hash(secrets: &RapidSecrets, first: [u8; 8], last: [u8; 8], len: u64) -> u64 {
-    let multiply = |a: u64, b: u64| {
-        let product = u128::from(a) * u128::from(b);
-        // The halves of the product.
-        #[allow(clippy::cast_possible_truncation)]
-        (product as u64, (product >> 64) as u64)
-    };
-    let secret = secrets.secrets[1];
-    let (a, b) = multiply(
-        u64::from_le_bytes(first) ^ secret,
-        u64::from_le_bytes(last) ^ secrets.seed ^ len,
-    );
-    let (low, high) = multiply(a ^ 0xaaaa_aaaa_aaaa_aaaa, b ^ secret ^ len);
-    low ^ high
-}
-
 /// The operating system's name for a region's name.
 fn os_id(name: &str) -> Option<String> {
     let valid = (1..=250).contains(&name.len())
@@ -509,21 +491,4 @@ fn random() -> io::Result<u64> {
         }
     }
     Ok(u64::from_le_bytes(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_keys_hash_as_all_others_do() {
-        let secrets = RapidSecrets::seed(0x9e37_79b9_7f4a_7c15);
-        let bytes: Vec<u8> = (0..16).map(|byte| byte * 37 + 11).collect();
-        for len in 8..=bytes.len() {
-            let key = &bytes[..len];
-            let (first, last) = (key.first_chunk().unwrap(), key.last_chunk().unwrap());
-            let short = short_hash(&secrets, *first, *last, len as u64);
-            assert_eq!(short, hash_any(&secrets, key), "{len}");
-        }
-    }
 }

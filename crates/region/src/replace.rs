@@ -7,22 +7,37 @@ use crate::error::{lacks_room, WriteError};
 use crate::feed::Change;
 use crate::glance::{Glance, Hit, Then, View, LONG};
 use crate::index::slot_word;
-use crate::layout::{class_of, entry, shard, slot, CLASSES, PAGE_LEN, WORD};
+use crate::key::Key;
+use crate::layout::{class_of, entry, shard, slot, WORD};
 use crate::pool::PageState;
 use crate::region::Inner;
 use crate::shard::Locked;
 use crate::sync::{fence, Ordering};
 
 /// What is to be set.
-pub(crate) struct Plain<'r, 's> {
+pub(crate) struct Plain<'r, 's, K> {
     pub(crate) inner: &'r Inner,
     pub(crate) hash: u64,
-    pub(crate) key: &'s [u8],
+    pub(crate) key: K,
     pub(crate) value: &'s [u8],
     pub(crate) expires_at: u64,
 }
 
-impl<'r> Then<'r> for Plain<'r, '_> {
+impl<'r, 's, K: Key> Plain<'r, 's, K> {
+    /// The same with the key as bytes.
+    #[inline(always)]
+    pub(crate) fn of_bytes<'k>(&'k self) -> Plain<'r, 's, &'k [u8]> {
+        Plain {
+            inner: self.inner,
+            hash: self.hash,
+            key: self.key.bytes(),
+            value: self.value,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+impl<'r, K: Key> Then<'r> for Plain<'r, '_, K> {
     /// The new revision.
     type Output = Result<u64, WriteError>;
 
@@ -48,7 +63,7 @@ impl<'r> Then<'r> for Plain<'r, '_> {
             Glance::Nothing => {
                 let new = NewEntry {
                     hash: self.hash,
-                    key: self.key,
+                    key: self.key.bytes(),
                     value: Value::Bytes(self.value),
                     expires_at: self.expires_at,
                     owner: None,
@@ -70,11 +85,11 @@ impl Locked<'_> {
     /// Replaces the entry that `hit` found through `view`, which still holds, and returns the new
     /// revision. `None`, with nothing done, if that takes more than a glance.
     #[inline(always)]
-    pub(crate) fn replace(
+    fn replace<K: Key>(
         &self,
         view: &View<'_>,
         hit: &Hit<'_>,
-        set: &Plain<'_, '_>,
+        set: &Plain<'_, '_, K>,
     ) -> Option<u64> {
         let Plain {
             hash,
@@ -85,31 +100,26 @@ impl Locked<'_> {
         } = *set;
         let region = self.region;
         let geometry = &region.geometry;
-        let (key_len, value_len) = (key.len() as u64, value.len() as u64);
+        let (key_len, value_len) = (key.bytes().len() as u64, value.len() as u64);
         if value_len > LONG || !hit.meta.is_plain() || geometry.evicts() {
             return None;
         }
         let meta = Meta::new(key_len, value_len, 0);
-        let key_words = words_for(key_len);
-        let len = geometry.head_words + key_words + words_for(value_len);
+        let (head_words, key_words) = (key.head_words(geometry), key.words());
+        let len = head_words + key_words + words_for(value_len);
         let class = class_of(len * WORD)?;
         let spare = self.get(shard::SPARE);
         let offset = spare & slot::OFFSET_MASK;
-        let fits = spare >> slot::TAG_SHIFT == class as u64
-            && geometry.in_pages(offset)
-            && offset % PAGE_LEN + u64::from(CLASSES[class]) <= PAGE_LEN;
+        // A block of the class holds the entry; that it lies in one page is checked all the same.
+        let words = region.memory.entry_words(offset, len)?;
+        if spare >> slot::TAG_SHIFT != class as u64 {
+            return None;
+        }
         let old_offset = hit.word & slot::OFFSET_MASK;
         let old_class =
             PageState::class_of_blocks(region, geometry.page_of(old_offset)?, self.index)?;
-        if !fits {
-            return None;
-        }
-        let (head, rest) = region
-            .memory
-            .trusted_words(offset, len)
-            .split(geometry.head_words)?;
+        let (head, rest) = words.split(head_words)?;
         let (key_words, value_words) = rest.split(key_words)?;
-        let head = head.first(entry::HEAD_WORDS)?;
         // As in `build_entry`: a reader that meets any store below sees the version that was raised
         // before this block became the spare one.
         #[cfg(not(loom_mutant = "build_fence"))]
@@ -120,7 +130,7 @@ impl Locked<'_> {
         head.at(entry::META).store(meta.0, Ordering::Relaxed);
         head.at(entry::EXPIRES_AT)
             .store(expires_at, Ordering::Relaxed);
-        key_words.fill(key);
+        key.fill(key_words);
         value_words.fill(value);
         let old_expiry = hit.expires_at();
         // The commit. Release pairs with the fence in `glance`: who sees the slot sees the whole
@@ -138,7 +148,7 @@ impl Locked<'_> {
         if expires_at != old_expiry {
             self.count_expiry(old_expiry, expires_at);
         }
-        self.publish(Change::Set, revision, key);
+        self.publish(Change::Set, revision, key.bytes());
         Some(revision)
     }
 }

@@ -138,8 +138,7 @@ impl Drop for Abandon<'_> {
 /// The words of a shard, locked or not.
 #[inline(always)]
 pub(crate) fn shard_words(region: &Inner, index: u64) -> Words<'_> {
-    let offset = region.geometry.shard_offset(index);
-    region.memory.trusted_words(offset, shard::WORDS)
+    region.memory.shard(index)
 }
 
 /// How many buckets a shard has, and how often that changed.

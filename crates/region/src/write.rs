@@ -9,7 +9,8 @@ use crate::entry::EntryRef;
 use crate::error::{lacks_room, Damaged, WriteError};
 use crate::glance::{look_further, Glance, Then, View};
 use crate::index::{slot_word, Bucket, Found};
-use crate::layout::{entry, shard, slot};
+use crate::key::Key;
+use crate::layout::{entry, shard, slot, tag_of};
 use crate::read::checked_key;
 use crate::region::{Inner, Region};
 use crate::replace::Plain;
@@ -112,26 +113,16 @@ impl Region {
             });
         }
         let expires_at = self.expiry(options.ttl_ms)?;
-        let inner = &*self.inner;
-        let hash = inner.hash(checked_key(key)?);
         // Looked up before the lock is taken: it is held only for the change, and the lookup does
         // not wait until the lock's exchange is done.
         if options.condition == Condition::None && !options.ephemeral && !options.keep_expiry {
-            let set = || Plain {
-                inner,
-                hash,
-                key,
-                value,
-                expires_at,
-            };
-            if let Some(view) = View::new(inner, inner.geometry.shard_of(hash), hash) {
-                let done = match view.glance(inner, hash, key) {
-                    Glance::Link(_) => look_further(inner, hash, key, set()),
-                    glance => set().then(&view, glance),
-                };
-                if let Some(done) = done {
+            let inner = &*self.inner;
+            if let Some((short, hash)) = inner.short_key(key) {
+                if let Some(done) = glance_and_set(inner, hash, short, value, expires_at) {
                     return done.map(Some);
                 }
+            } else if let Some(done) = set_any(inner, key, value, expires_at) {
+                return done.map(Some);
             }
         }
         self.set_patiently(key, value, expires_at, options)
@@ -312,6 +303,41 @@ impl Region {
     }
 }
 
+/// The new revision; `None` if it takes more than a glance.
+#[inline(always)]
+fn glance_and_set<K: Key>(
+    inner: &Inner,
+    hash: u64,
+    key: K,
+    value: &[u8],
+    expires_at: u64,
+) -> Option<Result<u64, WriteError>> {
+    let set = Plain {
+        inner,
+        hash,
+        key,
+        value,
+        expires_at,
+    };
+    let view = View::new(inner, inner.geometry.shard_of(hash), hash)?;
+    match view.glance(inner, hash, key) {
+        Glance::Link(_) => look_further(inner, hash, key.bytes(), set.of_bytes()),
+        glance => set.then(&view, glance),
+    }
+}
+
+/// The same for a key of any length.
+#[inline(never)]
+fn set_any(
+    inner: &Inner,
+    key: &[u8],
+    value: &[u8],
+    expires_at: u64,
+) -> Option<Result<u64, WriteError>> {
+    let hash = inner.hash(checked_key(key).ok()?);
+    glance_and_set(inner, hash, key, value, expires_at)
+}
+
 /// Makes room for a write that found none, little by little, without a lock of its own shard.
 struct MakeRoom {
     /// Shards in a row that had nothing to give.
@@ -392,7 +418,7 @@ impl<'r> Locked<'r> {
         };
         let slot = match &found {
             Some(found) => Ok(found.slot),
-            None => self.free_slot(bucket),
+            None => self.free_slot(bucket, tag_of(new.hash)),
         };
         let slot = match slot {
             Ok(slot) => slot,
