@@ -5,7 +5,8 @@
 //! of numbers into that log. It is drained by whoever writes to its client: only then is the value
 //! read, so what a client is told is never older than what it was told before, and a slow client
 //! costs a few bytes per change, never a value. What does not fit its queue, or leaves the log, or
-//! is a gap of the feed itself, ends in a new snapshot, which says so.
+//! is a gap of the feed itself, ends in a new snapshot, which says so. A snapshot is found key by key
+//! as it is written, and a client that says how much it has room for gets no more than that.
 
 use crate::ids::Subscriber;
 use crate::reserved;
@@ -20,6 +21,7 @@ mod log;
 mod pump;
 mod table;
 mod tell;
+mod window;
 
 pub use tell::{Budget, Drained, Watcher};
 
@@ -69,6 +71,8 @@ pub(crate) struct Shared {
     epoch: u64,
     frame_bytes: usize,
     per_connection: usize,
+    /// Frames that may be ahead of a client, whatever it asks for.
+    window_frames: usize,
     linger: Duration,
     table: Mutex<Table>,
     wake: Wake,
@@ -83,6 +87,7 @@ impl Watches {
             epoch,
             frame_bytes: limits.frame_bytes,
             per_connection: limits.watches,
+            window_frames: limits.watch_backlog,
             linger: Duration::from_millis(limits.channel_linger_ms),
             table: Mutex::new(Table::new(log, limits.watch_backlog)),
             wake,
