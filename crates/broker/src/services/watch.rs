@@ -164,6 +164,8 @@ impl Watches {
 impl Drop for Watches {
     fn drop(&mut self) {
         self.shared.with_table(|table| table.stops = true);
+        // If it can't be woken, it looks by itself.
+        let _ = self.shared.region.wake_feeds();
         let pump = self.pump.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Who is woken may be the last who knows of this.
         let is_other = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
@@ -175,6 +177,10 @@ impl Drop for Watches {
 }
 
 impl Shared {
+    fn stops(&self) -> bool {
+        self.with_table(|table| table.stops)
+    }
+
     /// Acts on the table, and then wakes whoever that concerns.
     fn with_table<R>(&self, act: impl FnOnce(&mut Table) -> R) -> R {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
