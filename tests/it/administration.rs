@@ -262,6 +262,47 @@ fn an_idle_broker_with_a_hundred_clients_costs_nothing() {
     });
 }
 
+/// Nobody looks whether something has changed while nothing does.
+#[test]
+fn an_idle_broker_with_a_watcher_sleeps() {
+    run(async {
+        let broker = Broker::start();
+        let client = broker.connect().await;
+        let kv = client.kv().unwrap();
+        kv.set("k", "v").unwrap();
+        kv.set_for("later", "v", Duration::from_secs(3600)).unwrap();
+        let mut watch = client.watch_prefix("").await.unwrap();
+        while !matches!(watch.next().await, Some(WatchEvent::End { .. })) {}
+        // What the start takes is over when nothing switches any more for a while.
+        let mut before = switches(broker.pid());
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let now = switches(broker.pid());
+            if now - before < 10 {
+                // And it is told at once all the same.
+                kv.set("k", "w").unwrap();
+                assert!(matches!(watch.next().await, Some(WatchEvent::Change(..))));
+                return;
+            }
+            before = now;
+        }
+        panic!("the broker does not come to rest");
+    });
+}
+
+/// How often the threads of a process went to sleep by themselves.
+fn switches(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_task = |task: std::io::Result<fs::DirEntry>| {
+        // One may end meanwhile.
+        let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        let mut lines = status.lines();
+        let line = lines.find(|line| line.starts_with("voluntary_ctxt_switches:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    tasks.filter_map(of_task).sum()
+}
+
 /// A peer that sends garbage is told what is wrong with it, and nobody else notices.
 #[test]
 fn garbage_ends_its_own_connection_with_a_reason() {

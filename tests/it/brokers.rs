@@ -50,8 +50,11 @@ impl Broker {
     /// The command that starts it.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ganger"));
-        command.args(["broker", "--region-size", "64MiB", "--home"]);
+        command.args(["broker", "--home"]);
         command.arg(&self.home).args(&self.options);
+        if !self.options.iter().any(|option| option == "--region-size") {
+            command.args(["--region-size", "64MiB"]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let log = fs::File::create(self.home.join("log")).unwrap();
         command.stderr(log);

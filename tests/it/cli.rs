@@ -19,7 +19,12 @@ use std::time::Duration;
 
 /// A broker that takes connections.
 fn broker() -> Broker {
-    let broker = Broker::start();
+    broker_with(&[])
+}
+
+/// One with more options.
+fn broker_with(options: &[&str]) -> Broker {
+    let broker = Broker::with(options);
     wait_until("the broker to listen", || {
         UnixStream::connect(broker.socket()).is_ok()
     });

@@ -1,6 +1,8 @@
 //! Watching keys through the broker: the state at one moment, then every change; whatever happens
 //! in between, a watcher ends up with what is there.
 
+mod large;
+
 use crate::brokers::{run, Broker};
 use ganger_client::{ChangeKind, Client, GapCause, Kv, Watch, WatchEvent, WatchOptions};
 use std::collections::BTreeMap;

@@ -22,6 +22,20 @@ pub struct Watch {
     /// Whether values come along, or only revisions.
     #[serde(default = "yes")]
     pub values: bool,
+    /// How far the broker may be ahead of what the watcher has acknowledged; without it, as far as the
+    /// connection takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+}
+
+/// What may be on its way to a watcher, or wait there to be taken. One frame more may come when
+/// either bound is not reached yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Frames.
+    pub frames: u32,
+    /// Their bytes, length words included.
+    pub bytes: u64,
 }
 
 /// Which keys are watched.

@@ -110,6 +110,15 @@ impl Region {
         Ok(())
     }
 
+    /// Has all who sleep in [`Feed::sleep`] ask whether to give up.
+    pub fn wake_feeds(&self) -> Result<(), WriteError> {
+        self.inner.owner()?;
+        let event = self.inner.memory.word(header::FEED_EVENT * WORD);
+        event.fetch_add(1, Ordering::Release);
+        futex::wake(&self.inner.memory, header::FEED_EVENT * WORD, i32::MAX);
+        Ok(())
+    }
+
     /// The shard a key belongs to.
     pub fn shard_of_key(&self, key: &[u8]) -> u64 {
         self.inner.geometry.shard_of(self.inner.hash(key))
@@ -137,6 +146,22 @@ impl Feed {
 
     /// Waits until something happened, for `timeout` at most; `false` if nothing did.
     pub fn wait(&self, timeout: Duration) -> bool {
+        self.wait_looking(timeout, SLEEP_MAX, || false)
+    }
+
+    /// As [`Feed::wait`], but in one sleep, and until `gives_up`, which is asked before it and again
+    /// when [`Region::wake_feeds`] was called. A writer may be killed between its change and the wake,
+    /// so the change is then seen at the end of `timeout` only.
+    pub fn sleep(&self, timeout: Duration, gives_up: impl Fn() -> bool) -> bool {
+        self.wait_looking(timeout, Duration::MAX, gives_up)
+    }
+
+    fn wait_looking(
+        &self,
+        timeout: Duration,
+        sleep_max: Duration,
+        gives_up: impl Fn() -> bool,
+    ) -> bool {
         let inner = &*self.region.inner;
         let event = inner.memory.word(header::FEED_EVENT * WORD);
         let flags = inner.memory.word(header::FEED_FLAGS * WORD);
@@ -156,11 +181,11 @@ impl Feed {
                 return true;
             }
             let left = timeout.saturating_sub(started.elapsed());
-            if left.is_zero() {
+            if left.is_zero() || gives_up() {
                 return false;
             }
             let woken = inner.is_writable() || flags.load(Ordering::Relaxed) & WAKE_ALWAYS != 0;
-            let sleep = if woken { SLEEP_MAX } else { POLL };
+            let sleep = if woken { sleep_max } else { POLL };
             futex::wait(
                 &inner.memory,
                 header::FEED_EVENT * WORD,

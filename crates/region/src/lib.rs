@@ -90,6 +90,6 @@ pub use read::Entry;
 #[doc(hidden)]
 pub use region::test_support;
 pub use region::Region;
-pub use scan::{Cursor, ScanPage};
+pub use scan::{Cursor, KeysPage, ScanPage};
 pub use stats::Stats;
 pub use write::SetOptions;

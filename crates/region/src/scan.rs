@@ -58,48 +58,66 @@ pub struct ScanPage {
     pub next: Option<Cursor>,
 }
 
+/// What one step of a scan for keys alone found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeysPage {
+    /// The keys, in no particular order.
+    pub keys: Vec<Vec<u8>>,
+    /// Where to go on; `None` when all was seen.
+    pub next: Option<Cursor>,
+}
+
 impl Region {
     /// The entries whose keys begin with `prefix`, from `cursor` on, until at least `limit` were
     /// found or all keys seen. Keys that are there during the whole scan are met exactly once; keys
     /// that come or go meanwhile, at most once. All keys are looked at, whatever the prefix.
     pub fn scan(&self, prefix: &[u8], cursor: Cursor, limit: usize) -> Result<ScanPage, ReadError> {
-        self.scan_some(prefix, cursor, limit, usize::MAX)
+        let copy = |key, entry: &EntryRef<'_>| Ok((key, copy_entry(&self.inner, entry)?));
+        let (entries, next) = self.walk(prefix, cursor, limit, usize::MAX, copy)?;
+        Ok(ScanPage { entries, next })
     }
 
-    /// As [`Region::scan`], but looks at `buckets` buckets at most, of a few keys each: for those
-    /// who may not be away for as long as it takes to find keys of a rare prefix. A page may so be
-    /// empty and not the last.
-    pub fn scan_some(
+    /// As [`Region::scan`], but tells the keys alone, and looks at `buckets` buckets at most, of a few
+    /// keys each: for those who may not be away for as long as it takes to find keys of a rare prefix,
+    /// nor hold more than a few values at a time. A page may so be empty and not the last.
+    pub fn scan_keys(
         &self,
         prefix: &[u8],
         cursor: Cursor,
         limit: usize,
         buckets: usize,
-    ) -> Result<ScanPage, ReadError> {
+    ) -> Result<KeysPage, ReadError> {
+        let (keys, next) = self.walk(prefix, cursor, limit, buckets, |key, _| Ok(key))?;
+        Ok(KeysPage { keys, next })
+    }
+
+    fn walk<T>(
+        &self,
+        prefix: &[u8],
+        cursor: Cursor,
+        limit: usize,
+        buckets: usize,
+        copy: impl Fn(Vec<u8>, &EntryRef<'_>) -> Result<T, Damaged>,
+    ) -> Result<(Vec<T>, Option<Cursor>), ReadError> {
         let inner = &*self.inner;
-        let mut entries = Vec::new();
+        let mut all = Vec::new();
         let (mut shard, mut position) = cursor.parts();
         let mut looks = buckets.max(1);
         while shard < inner.geometry.shard_count {
-            let (found, next) = scan_bucket(inner, shard, position, prefix)?;
-            entries.extend(found);
+            let (found, next) = scan_bucket(inner, shard, position, prefix, &copy)?;
+            all.extend(found);
             (shard, position) = match next {
                 Some(position) => (shard, position),
                 None => (shard + 1, 0),
             };
             looks -= 1;
-            let is_enough = entries.len() >= limit.max(1) || looks == 0;
+            let is_enough = all.len() >= limit.max(1) || looks == 0;
             if is_enough && shard < inner.geometry.shard_count {
-                return Ok(ScanPage {
-                    entries,
-                    next: Some(Cursor::new(shard, position)),
-                });
+                return Ok((all, Some(Cursor::new(shard, position))));
             }
         }
-        Ok(ScanPage {
-            entries,
-            next: None,
-        })
+        Ok((all, None))
     }
 
     /// Removes all entries. Each shard's go bucket by bucket; what others write meanwhile may stay.
@@ -148,16 +166,15 @@ impl Locked<'_> {
     }
 }
 
-type Found = (Vec<(Vec<u8>, Entry)>, Option<u64>);
-
 /// The entries of the bucket that covers `position`, from there on, and the position after the
 /// bucket; `None` if it is the shard's last.
-fn scan_bucket(
+fn scan_bucket<T>(
     inner: &Inner,
     shard: u64,
     position: u64,
     prefix: &[u8],
-) -> Result<Found, ReadError> {
+    copy: &impl Fn(Vec<u8>, &EntryRef<'_>) -> Result<T, Damaged>,
+) -> Result<(Vec<T>, Option<u64>), ReadError> {
     let words = shard_words(inner, shard);
     for _ in 0..READ_ATTEMPTS {
         let root = Root::load(words);
@@ -166,7 +183,7 @@ fn scan_bucket(
         let first = Bucket::of_shard(inner, shard, number);
         let version = first.map_or(0, |bucket| bucket.version());
         fence(Ordering::Acquire); // as in `View::new`
-        let found = first.and_then(|first| copy_bucket(inner, first, position..end, prefix));
+        let found = first.and_then(|first| copy_bucket(inner, first, position..end, prefix, copy));
         fence(Ordering::Acquire); // as in `View::is_unchanged`
         let same_version = first.map_or(true, |bucket| bucket.version() == version);
         if same_version && Root::load(words) == root {
@@ -177,12 +194,13 @@ fn scan_bucket(
     Err(ReadError::Contended)
 }
 
-fn copy_bucket(
+fn copy_bucket<T>(
     inner: &Inner,
     first: Bucket<'_>,
     positions: std::ops::Range<u64>,
     prefix: &[u8],
-) -> Result<Vec<(Vec<u8>, Entry)>, Damaged> {
+    copy: &impl Fn(Vec<u8>, &EntryRef<'_>) -> Result<T, Damaged>,
+) -> Result<Vec<T>, Damaged> {
     let mut entries = Vec::new();
     let mut link = 0;
     let mut bucket = Some(first);
@@ -203,7 +221,7 @@ fn copy_bucket(
             }
             let key = entry.key();
             if key.starts_with(prefix) {
-                entries.push((key, copy_entry(inner, &entry)?));
+                entries.push(copy(key, &entry)?);
             }
         }
         bucket = Bucket::linked(inner, link)?;
@@ -255,10 +273,10 @@ mod tests {
         let (mut found, mut pages, mut empty) = (Vec::new(), 0, 0);
         let mut cursor = Some(super::Cursor::START);
         while let Some(from) = cursor {
-            let page = region.scan_some(b"99", from, usize::MAX, 4).unwrap();
-            assert!(page.entries.len() <= 4 * 100);
-            empty += u32::from(page.entries.is_empty());
-            found.extend(page.entries.into_iter().map(|(key, _)| key));
+            let page = region.scan_keys(b"99", from, usize::MAX, 4).unwrap();
+            assert!(page.keys.len() <= 4 * 100);
+            empty += u32::from(page.keys.is_empty());
+            found.extend(page.keys);
             cursor = page.next;
             pages += 1;
         }

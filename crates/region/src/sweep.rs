@@ -27,6 +27,22 @@ impl Region {
     }
 }
 
+impl Region {
+    /// In how many milliseconds the next entry expires; `None` if none will. It may be told too early
+    /// (then a [`sweep`](Region::sweep) finds nothing, and it is told better), but never too late.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        let inner = &*self.inner;
+        let now_ms = inner.clock.now_ms();
+        let of_shard = |index| {
+            let words = shard_words(inner, index);
+            let has_any = words.at(shard::TTL_ENTRIES).load(Ordering::Relaxed) != 0;
+            has_any.then(|| words.at(shard::NEXT_EXPIRY).load(Ordering::Relaxed))
+        };
+        let next = (0..inner.geometry.shard_count).filter_map(of_shard).min();
+        next.map(|at_ms| at_ms.saturating_sub(now_ms))
+    }
+}
+
 /// Sweeps all shards that may have something expired; whether that made room.
 pub(crate) fn sweep_all(region: &Inner) -> Result<bool, WriteError> {
     let mut removed = 0;
@@ -156,6 +172,32 @@ mod tests {
     use crate::sync::local::{AtomicU64, Ordering};
     use crate::{Config, Options, Region, SetOptions};
     use std::sync::Arc;
+
+    #[test]
+    fn the_next_expiry_is_never_told_too_late() {
+        let now = Arc::new(AtomicU64::new(1));
+        let clock = Arc::clone(&now);
+        let options = Options::new().clock(move || clock.load(Ordering::Relaxed));
+        let region = Region::create(&Config::new(4 << 20).shards(2), options).unwrap();
+        region.set(b"for ever", b"").unwrap();
+        assert_eq!(region.next_expiry_ms(), None);
+        for (number, ttl_ms) in [300, 200, 400].into_iter().enumerate() {
+            let options = SetOptions::new().ttl_ms(ttl_ms);
+            let key = format!("{number}");
+            region.set_with(key.as_bytes(), b"", options).unwrap();
+        }
+        assert_eq!(region.next_expiry_ms(), Some(200));
+        now.fetch_add(150, Ordering::Relaxed);
+        assert_eq!(region.next_expiry_ms(), Some(50));
+        for left in [2, 1, 0] {
+            now.fetch_add(100, Ordering::Relaxed);
+            assert_eq!(
+                (region.next_expiry_ms(), region.sweep().unwrap()),
+                (Some(0), 1)
+            );
+            assert_eq!(region.next_expiry_ms().is_some(), left > 0);
+        }
+    }
 
     #[test]
     fn sweeping_misses_nothing_though_buckets_merge_meanwhile() {

@@ -1,6 +1,6 @@
 //! Verbs on keys: directly in the region, and over the socket.
 
-use super::{broker, fed, region, run, Running};
+use super::{broker, broker_with, fed, region, run, Running};
 use crate::harness::Watchdog;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -159,6 +159,27 @@ fn a_scan_of_thousands_of_keys_meets_each_once() {
     assert!(reader.line().starts_with("{\"key\":"));
     reader.close();
     assert_eq!(reader.end(), (Some(0), String::new()));
+}
+
+#[test]
+fn a_watch_shows_a_state_that_is_larger_than_its_queue() {
+    let _watchdog = Watchdog::new("cli::large_watch", 120);
+    let broker = broker_with(&["--region-size", "256MiB"]);
+    let kv = region(&broker);
+    let value = vec![b'v'; 1 << 20];
+    for number in 0..80 {
+        kv.set(format!("a:{number}"), &value).unwrap();
+    }
+    let mut watch = Running::start(&broker, &["watch", "a:", "--prefix", "-n", "81"]);
+    let mut keys = std::collections::HashSet::new();
+    for _ in 0..80 {
+        let line = watch.line();
+        assert!(line.starts_with("entry a:") && line.len() > 1 << 20);
+        assert!(keys.insert(line[..14].split(' ').nth(1).unwrap().to_owned()));
+    }
+    kv.set("a:0", "new").unwrap();
+    assert!(watch.line().starts_with("set a:0 = new  (revision "));
+    assert_eq!(watch.end(), (Some(0), String::new()));
 }
 
 #[test]

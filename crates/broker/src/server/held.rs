@@ -69,7 +69,8 @@ pub trait Held: Send {
         Drained::Idle
     }
 
-    /// The client is done with a message, or (`up_to`) with all until that one.
+    /// The client is done with a message, or (`up_to`) with all until that one; of a watch, with so
+    /// many frames more.
     fn ack(&mut self, place: &mut Place<'_>, seq: u64, up_to: bool) {
         let _ = (place, seq, up_to);
     }

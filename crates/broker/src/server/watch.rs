@@ -41,6 +41,12 @@ impl Held for Watching {
         }
     }
 
+    fn ack(&mut self, place: &mut Place<'_>, seq: u64, _: bool) {
+        if self.0.taken(seq) {
+            place.connection.wake(place.id);
+        }
+    }
+
     fn end(self: Box<Self>, _: &mut Place<'_>) -> Farewell {
         Farewell::Ended
     }

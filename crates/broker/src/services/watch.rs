@@ -5,7 +5,8 @@
 //! of numbers into that log. It is drained by whoever writes to its client: only then is the value
 //! read, so what a client is told is never older than what it was told before, and a slow client
 //! costs a few bytes per change, never a value. What does not fit its queue, or leaves the log, or
-//! is a gap of the feed itself, ends in a new snapshot, which says so.
+//! is a gap of the feed itself, ends in a new snapshot, which says so. A snapshot is found key by key
+//! as it is written, and a client that says how much it has room for gets no more than that.
 
 use crate::ids::Subscriber;
 use crate::reserved;
@@ -20,6 +21,7 @@ mod log;
 mod pump;
 mod table;
 mod tell;
+mod window;
 
 pub use tell::{Budget, Drained, Watcher};
 
@@ -69,6 +71,8 @@ pub(crate) struct Shared {
     epoch: u64,
     frame_bytes: usize,
     per_connection: usize,
+    /// Frames that may be ahead of a client, whatever it asks for.
+    window_frames: usize,
     linger: Duration,
     table: Mutex<Table>,
     wake: Wake,
@@ -83,6 +87,7 @@ impl Watches {
             epoch,
             frame_bytes: limits.frame_bytes,
             per_connection: limits.watches,
+            window_frames: limits.watch_backlog,
             linger: Duration::from_millis(limits.channel_linger_ms),
             table: Mutex::new(Table::new(log, limits.watch_backlog)),
             wake,
@@ -159,6 +164,8 @@ impl Watches {
 impl Drop for Watches {
     fn drop(&mut self) {
         self.shared.with_table(|table| table.stops = true);
+        // If it can't be woken, it looks by itself.
+        let _ = self.shared.region.wake_feeds();
         let pump = self.pump.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Who is woken may be the last who knows of this.
         let is_other = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
@@ -170,6 +177,10 @@ impl Drop for Watches {
 }
 
 impl Shared {
+    fn stops(&self) -> bool {
+        self.with_table(|table| table.stops)
+    }
+
     /// Acts on the table, and then wakes whoever that concerns.
     fn with_table<R>(&self, act: impl FnOnce(&mut Table) -> R) -> R {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);

@@ -69,6 +69,11 @@ impl<T: Size> Inbox<T> {
         Some(first)
     }
 
+    /// How many wait, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.count, self.bytes)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.items.clear();
         self.count = 0;

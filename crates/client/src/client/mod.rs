@@ -16,6 +16,7 @@ mod settings;
 mod table;
 mod task;
 // What lasts.
+mod flow;
 mod inbox;
 mod lease;
 mod observe;

@@ -142,7 +142,8 @@ impl ClientBuilder {
     }
 
     /// What may wait in each subscription or watch to be taken by this program: 65,536 messages and
-    /// 64 MiB, unless said otherwise. Beyond, the oldest are lost, and a gap tells of them.
+    /// 64 MiB, unless said otherwise. Beyond, the oldest messages are lost, and a gap tells of them; a
+    /// watch loses nothing there, for its broker waits.
     #[must_use]
     pub fn queue(mut self, messages: usize, bytes: usize) -> Self {
         self.settings.queue_messages = messages.max(1);

@@ -1,6 +1,7 @@
 //! Watching keys: their state, then every change.
 
 use super::error::Error;
+use super::flow::Flow;
 use super::inbox::{Inbox, Size};
 use super::link::{control, Session};
 use super::settings::Settings;
@@ -9,12 +10,12 @@ use super::{Client, Owner};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use ganger_protocol::hello::Ended;
-use ganger_protocol::limits::HEAD_LEN;
+use ganger_protocol::limits::{FRAME_LEN_MAX, HEAD_LEN};
 use ganger_protocol::pubsub::{GapCause, Position};
 use ganger_protocol::watch::{
     ChangeKind, Select, SnapshotBegin, SnapshotEnd, Watch as Wanted, WatchValue, Watching,
 };
-use ganger_protocol::{Flags, Frame, Op};
+use ganger_protocol::{Flags, Frame, Head, Op};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -119,6 +120,7 @@ impl WatchOptions {
             select,
             resume: None,
             values: true,
+            window: None,
         };
         Self { wanted }
     }
@@ -142,9 +144,10 @@ impl WatchOptions {
 /// The state of some keys and their changes: a [`Stream`] of [`WatchEvent`]s.
 ///
 /// It outlives lost connections: it goes on where it was, or begins anew with
-/// [`WatchEvent::Begin`]. If it is taken too slowly, what waits is dropped and it begins anew, too.
-/// What waits is bounded, by [`queue`](crate::ClientBuilder::queue): a state that is greater than
-/// that has to be taken as fast as it comes. Dropping it ends it.
+/// [`WatchEvent::Begin`]. What waits is bounded, by [`queue`](crate::ClientBuilder::queue): the broker
+/// sends no more until some of it was taken, however great the state is. A key that changes several
+/// times meanwhile is told of as it is at last; only if changes of more keys were made than the broker
+/// keeps for a watcher, it begins anew. Dropping it ends it.
 pub struct Watch {
     owner: Arc<Owner>,
     route: Arc<Changes>,
@@ -252,13 +255,31 @@ impl Watch {
             }
         }
         loop {
-            let Some(frame) = ready!(self.route.lock().inbox.poll(context)) else {
+            let Some(frame) = ready!(self.poll_frame(context)) else {
                 return Poll::Ready(None);
             };
             if let Some(event) = self.route.event(frame) {
                 return Poll::Ready(Some(event));
             }
         }
+    }
+
+    /// The next frame, of which the broker is told in time.
+    fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let mut inner = self.route.lock();
+        let Some(frame) = ready!(inner.inbox.poll(context)) else {
+            return Poll::Ready(None);
+        };
+        inner.flow.take(frame.bytes());
+        let (due, generation) = (inner.flow.due(), inner.generation);
+        // The link's lock comes before this one.
+        drop(inner);
+        if let Some(frames) = due {
+            self.owner
+                .link
+                .send_bare(generation, taken(self.id, frames));
+        }
+        Poll::Ready(Some(frame))
     }
 }
 
@@ -292,10 +313,14 @@ struct Changes {
 
 struct Inner {
     inbox: Inbox<Frame>,
+    flow: Flow,
+    /// Of the connection.
+    generation: u64,
     position: Option<Position>,
     /// The state has come whole.
     complete: bool,
-    /// Too much waited, and was dropped: it begins anew when its consumer has time.
+    /// Too much waited, because the broker knows no windows, and was dropped: it begins anew when its
+    /// consumer has time.
     dropped: bool,
     /// What the next beginning is told to be, if the broker knows of nothing.
     gap: Option<GapCause>,
@@ -311,6 +336,8 @@ impl Changes {
             bytes_max: settings.queue_bytes,
             inner: Mutex::new(Inner {
                 inbox: Inbox::new(),
+                flow: Flow::new(settings.queue_messages, settings.queue_bytes),
+                generation: 0,
                 position: None,
                 complete: false,
                 dropped: false,
@@ -360,7 +387,7 @@ impl Changes {
         match frame.head.op {
             Op::SnapshotBegin => {
                 // What waits is void.
-                inner.inbox.clear();
+                inner.drop_waiting();
                 inner.complete = false;
                 inner.begins();
             }
@@ -372,6 +399,7 @@ impl Changes {
                 inner.position = Some(frame.body::<Watching>()?.position);
                 inner.complete = true;
                 inner.begins();
+                inner.flow.take(frame.bytes());
                 return Ok(Next::Goes);
             }
             Op::SnapshotEntry | Op::Change => {
@@ -390,8 +418,16 @@ impl Changes {
             _ => return Ok(Next::Goes),
         }
         inner.inbox.push(frame);
-        if inner.inbox.is_beyond(self.items_max, self.bytes_max) {
-            inner.inbox.clear();
+        // As much may be there of an earlier connection, and the last frame is let through whole.
+        let bytes_max = self
+            .bytes_max
+            .saturating_mul(2)
+            .saturating_add(FRAME_LEN_MAX);
+        if inner
+            .inbox
+            .is_beyond(self.items_max.saturating_mul(2), bytes_max)
+        {
+            inner.drop_waiting();
             inner.dropped = true;
             inner.complete = false;
             return Ok(Next::Cancel);
@@ -401,6 +437,12 @@ impl Changes {
 }
 
 impl Inner {
+    fn drop_waiting(&mut self) {
+        let (frames, bytes) = self.inbox.size();
+        self.flow.take_all(frames, bytes);
+        self.inbox.clear();
+    }
+
     fn begins(&mut self) {
         if let Some(begun) = self.begun.take() {
             let _ = begun.send(Ok(()));
@@ -417,11 +459,16 @@ impl Inner {
 }
 
 impl Route for Changes {
-    fn take(&self, _id: u32, frame: Frame, _out: &mut BytesMut) -> Next {
+    fn take(&self, id: u32, frame: Frame, out: &mut BytesMut) -> Next {
         let inner = &mut *self.lock();
         let is_error = frame.head.op == Op::Error;
         match self.take_in(inner, frame) {
-            Ok(next) => next,
+            Ok(next) => {
+                if let Some(frames) = inner.flow.due().filter(|_| next == Next::Goes) {
+                    Frame::bare(taken(id, frames)).write_to(out);
+                }
+                next
+            }
             Err(error) => {
                 inner.over(Some(error));
                 match is_error {
@@ -432,9 +479,11 @@ impl Route for Changes {
         }
     }
 
-    fn resume(&self, id: u32, _session: &Session, out: &mut BytesMut) -> Result<(), Error> {
+    fn resume(&self, id: u32, session: &Session, out: &mut BytesMut) -> Result<(), Error> {
         let inner = &mut *self.lock();
         let mut wanted = self.wanted.clone();
+        inner.generation = session.generation;
+        wanted.window = Some(inner.flow.begin(inner.inbox.size().0));
         if inner.begun.is_none() {
             wanted.resume = inner.position.filter(|_| inner.complete);
         }
@@ -444,4 +493,9 @@ impl Route for Changes {
     fn fail(&self, error: &Error) {
         self.lock().over(Some(error.clone()));
     }
+}
+
+/// Says that so many more frames were taken.
+fn taken(id: u32, frames: u64) -> Head {
+    Head::new(Op::Ack, id).seq(frames)
 }

@@ -8,7 +8,9 @@ use ganger_protocol::hello::{Ended, Goodbye, Hello, Welcome};
 use ganger_protocol::kv::{Entry, KvReply, KvRequest, PageEntry, RegionStats, SetOptions};
 use ganger_protocol::lease::{Acquire, Holder, LeaseEvent, LeaseRequest};
 use ganger_protocol::pubsub::{Gap, GapCause, Policy, Position, Start, Subscribe, Subscribed};
-use ganger_protocol::watch::{Select, SnapshotBegin, SnapshotEnd, Watch, WatchValue, Watching};
+use ganger_protocol::watch::{
+    Select, SnapshotBegin, SnapshotEnd, Watch, WatchValue, Watching, Window,
+};
 use ganger_protocol::{
     headers, Body, DecodeError, ErrorBody, ErrorCode, Flags, Frame, Head, Limits, Op, Reference,
     Tail,
@@ -135,6 +137,10 @@ fn messages() -> Vec<Sample> {
             select: Select::Prefix(Bytes::from_static(b"user:\xff")),
             resume: Some(position),
             values: false,
+            window: Some(Window {
+                frames: 100,
+                bytes: 1 << 20,
+            }),
         }),
         sample(Watching { position }),
         sample(SnapshotBegin {

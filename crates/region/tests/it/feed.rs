@@ -4,6 +4,7 @@ use crate::watchdog::Watchdog;
 use ganger_region::test_support::Heap;
 use ganger_region::{Access, Change, Config, Feed, FeedItem, Options, Region, WhenFull};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -215,5 +216,28 @@ fn a_wait_ends_with_the_change_or_with_its_time() {
             matches!(&told[..], [FeedItem::Change { key: told, .. }] if *told == key(round)),
             "{told:?}"
         );
+    }
+}
+
+#[test]
+fn a_sleeper_is_woken_by_a_change_and_gives_up_when_it_is_to() {
+    let _watchdog = Watchdog::new("feed sleep");
+    let (heap, region) = Heap::create(&Config::new(1 << 20), Options::new()).unwrap();
+    let mut feed = region.feed().unwrap();
+    let ages = Duration::from_secs(3600);
+    for round in 0..50_u64 {
+        let writer = heap.attach(Options::new()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || writer.set(&key(round), b"value").unwrap());
+            assert!(feed.sleep(ages, || false));
+        });
+        feed.poll(|_| {});
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| feed.sleep(ages, || is_over.load(Ordering::SeqCst)));
+            is_over.store(true, Ordering::SeqCst);
+            region.wake_feeds().unwrap();
+            assert!(!sleeper.join().unwrap(), "news from nowhere");
+        });
     }
 }

@@ -11,10 +11,14 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long to sleep on the feed's event before looking whether to stop.
+/// How long to sleep before looking again, unless something happens: so long when something just did,
+/// and longer each time until the most. A writer may be killed between its change and the wake, and a
+/// key may be given another time to live, which wakes nobody.
 const LOOK: Duration = Duration::from_millis(50);
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// How much longer than a sweep took there is none.
+/// Sweeps are so far apart at least, and so much longer than one took.
+const REST: Duration = Duration::from_millis(50);
 const REST_FACTOR: u32 = 20;
 
 pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
@@ -39,13 +43,16 @@ fn run(shared: &Shared) {
         table.wake_all();
     });
     let mut unused_since = None;
+    let mut look = LOOK;
     let mut sweeper = Sweeper::default();
     loop {
         if move_changes(shared, &mut feed) {
+            look = LOOK;
             continue;
         }
+        let mut sleep = look;
         if unused_since.is_none() {
-            sweeper.sweep(shared);
+            sleep = sleep.min(sweeper.sweep(shared));
         }
         let goes_on = shared.with_table(|table| {
             let is_over = match (table.len(), unused_since) {
@@ -69,7 +76,9 @@ fn run(shared: &Shared) {
         if !goes_on {
             return;
         }
-        feed.wait(LOOK);
+        if !feed.sleep(sleep, || shared.stops()) {
+            look = (look * 2).min(LOOK_MAX);
+        }
     }
 }
 
@@ -80,14 +89,20 @@ struct Sweeper {
 }
 
 impl Sweeper {
-    fn sweep(&mut self, shared: &Shared) {
-        let begun = Instant::now();
-        // A sweep that finds nothing due costs nearly nothing; others rest longer than they take.
-        let rests = |(ended, took): (Instant, Duration)| {
-            begun.duration_since(ended) < LOOK.max(took * REST_FACTOR)
+    /// Sweeps, if something is due, and returns when to be back.
+    fn sweep(&mut self, shared: &Shared) -> Duration {
+        let due = |shared: &Shared| match shared.region.next_expiry_ms() {
+            Some(ms) => Duration::from_millis(ms),
+            None => Duration::MAX,
         };
-        if self.last.is_some_and(rests) {
-            return;
+        let (begun, wait) = (Instant::now(), due(shared));
+        // Sweeps rest longer than they take.
+        let rest = self.last.map_or(Duration::ZERO, |(ended, took)| {
+            let rest = REST.max(took * REST_FACTOR);
+            rest.saturating_sub(begun.duration_since(ended))
+        });
+        if !wait.is_zero() || !rest.is_zero() {
+            return wait.max(rest);
         }
         // What can't be swept now is next time.
         let swept = shared.region.sweep().unwrap_or(0);
@@ -95,6 +110,7 @@ impl Sweeper {
         if swept > 0 {
             shared.with_table(|table| table.totals.swept += swept);
         }
+        due(shared).max(REST)
     }
 }
 

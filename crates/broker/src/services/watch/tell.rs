@@ -2,6 +2,7 @@
 
 use super::log::What;
 use super::table::Next;
+use super::window::Window;
 use super::Shared;
 use crate::ids::Subscriber;
 use crate::reserved;
@@ -12,10 +13,10 @@ use ganger_protocol::watch::{
 };
 use ganger_protocol::{limits, ErrorBody, ErrorCode, Flags, Frame, Head, Op};
 use ganger_region::{Change, Cursor, Entry, ReadError};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Entries of a snapshot that are read at a time, and buckets that are looked at for them.
+/// Keys of a snapshot that are found at a time, and buckets that are looked at for them.
 const STEP: usize = 64;
 /// Changes that are taken at a time.
 const CHANGES: usize = 64;
@@ -32,7 +33,7 @@ pub struct Budget {
 /// How a watch stands after it was drained.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// All was told; it will be woken.
+    /// All was told, or all that its client has room for; it will be woken.
     Idle,
     /// There is more.
     More,
@@ -48,6 +49,13 @@ pub struct Watcher {
     select: Select,
     values: bool,
     phase: Phase,
+    window: Option<Window>,
+    /// It has more to tell than its window has room for.
+    is_held_up: bool,
+    /// Keys of the snapshot that are still to be told.
+    keys: VecDeque<Vec<u8>>,
+    /// Changes that are still to be told.
+    changes: VecDeque<(u64, What)>,
     /// Revisions that were told before their turn, because the value was already newer.
     ahead: HashMap<Box<[u8]>, u64>,
     told: u64,
@@ -60,52 +68,82 @@ enum Phase {
     Resume(Position),
     /// What its client knows is void, and why.
     Begin(Option<GapCause>),
-    Scan {
-        cursor: Cursor,
-        entries: u64,
-        position: u64,
-    },
+    Scan(Scan),
     Live,
+}
+
+/// How far a snapshot has come.
+#[derive(Debug, Clone, Copy)]
+struct Scan {
+    /// Where more keys are to be found.
+    cursor: Option<Cursor>,
+    /// Entries that were told.
+    entries: u64,
+    /// Where the changes begin that are told behind it.
+    position: u64,
 }
 
 /// Hands frames out, and counts them.
 struct Out<'e> {
     each: &'e mut dyn FnMut(Frame),
     left: Budget,
+    window: &'e mut Option<Window>,
     frame_bytes: usize,
 }
 
 impl Watcher {
     pub(super) fn new(shared: Arc<Shared>, who: Subscriber, watch: &Watch) -> Self {
         Self {
-            shared,
             who,
             select: watch.select.clone(),
             values: watch.values,
             phase: watch.resume.map_or(Phase::Begin(None), Phase::Resume),
+            window: watch
+                .window
+                .map(|asked| Window::new(asked, shared.window_frames)),
+            is_held_up: false,
+            keys: VecDeque::new(),
+            changes: VecDeque::new(),
             ahead: HashMap::new(),
             told: 0,
             entries: 0,
+            shared,
         }
+    }
+
+    /// Its client has taken so many more frames. Whether it is to be drained again.
+    pub fn taken(&mut self, frames: u64) -> bool {
+        let Some(window) = &mut self.window else {
+            return false;
+        };
+        window.taken(frames);
+        !window.is_full() && std::mem::take(&mut self.is_held_up)
     }
 
     /// Hands out what is next.
     pub fn drain(&mut self, budget: Budget, each: &mut dyn FnMut(Frame)) -> Drained {
+        let mut window = self.window.take();
         let mut out = Out {
             each,
             left: budget,
+            window: &mut window,
             frame_bytes: self.shared.frame_bytes,
         };
         let drained = loop {
+            if out.is_held_up() {
+                self.is_held_up = true;
+                break Drained::Idle;
+            }
             match self.step(&mut out) {
                 Ok(false) => break Drained::Idle,
                 Err(error) => break Drained::Ended(error),
                 // A scan may look at many keys and find none, so each step is one of few.
-                Ok(true) if matches!(self.phase, Phase::Scan { .. }) => break Drained::More,
+                Ok(true) if matches!(self.phase, Phase::Scan(_)) => break Drained::More,
                 Ok(true) if out.left.frames == 0 || out.left.bytes == 0 => break Drained::More,
                 Ok(true) => {}
             }
         };
+        self.window = window;
         let (told, entries) = (self.told, self.entries);
         (self.told, self.entries) = (0, 0);
         if told + entries > 0 {
@@ -122,11 +160,7 @@ impl Watcher {
         match self.phase {
             Phase::Resume(position) => self.resume(position, out),
             Phase::Begin(gap) => self.begin(gap, out),
-            Phase::Scan {
-                cursor,
-                entries,
-                position,
-            } => self.scan(cursor, entries, position, out),
+            Phase::Scan(scan) => self.scan(scan, out),
             Phase::Live => self.tell_changes(out),
         }
     }
@@ -163,91 +197,96 @@ impl Watcher {
             return Ok(false);
         };
         self.ahead = HashMap::new();
+        self.changes = VecDeque::new();
         out.control(self.who, &SnapshotBegin { gap })?;
-        self.phase = Phase::Scan {
-            cursor: Cursor::START,
+        self.phase = Phase::Scan(Scan {
+            cursor: Some(Cursor::START),
             entries: 0,
             position,
-        };
+        });
         Ok(true)
     }
 
-    fn scan(
-        &mut self,
-        cursor: Cursor,
-        mut entries: u64,
-        position: u64,
-        out: &mut Out<'_>,
-    ) -> Result<bool, ErrorBody> {
-        let (found, next) = match &self.select {
-            Select::Key(key) => {
-                let entry = self.shared.region.entry(key);
-                let entry = entry.map_err(|error| region_error::read(&error))?;
-                (
-                    entry
-                        .map(|entry| (key.to_vec(), entry))
-                        .into_iter()
-                        .collect(),
-                    None,
-                )
-            }
-            Select::Prefix(prefix) => {
-                let page = self.shared.region.scan_some(prefix, cursor, STEP, STEP);
-                let page = page.map_err(|error| region_error::read(&error))?;
-                (page.entries, page.next)
-            }
-            _ => (Vec::new(), None),
-        };
-        for (key, entry) in found.iter().filter(|(key, _)| !reserved::is_reserved(key)) {
-            let head = Head::new(Op::SnapshotEntry, self.who.subscription.0).seq(position - 1);
-            out.entry(head, key, entry, self.values)?;
-            entries += 1;
+    fn scan(&mut self, mut scan: Scan, out: &mut Out<'_>) -> Result<bool, ErrorBody> {
+        if let Some(cursor) = scan.cursor.filter(|_| self.keys.is_empty()) {
+            scan.cursor = self.find_keys(cursor)?;
+        }
+        while out.has_room() {
+            let Some(key) = self.keys.pop_front() else {
+                break;
+            };
+            // What goes meanwhile, or is being changed, is told of by a change.
+            let entry = match self.shared.region.entry(&key) {
+                Ok(Some(entry)) => entry,
+                Ok(None) | Err(ReadError::Contended) => continue,
+                Err(error) => return Err(region_error::read(&error)),
+            };
+            let head = Head::new(Op::SnapshotEntry, self.who.subscription.0).seq(scan.position - 1);
+            out.entry(head, &key, &entry, self.values)?;
+            scan.entries += 1;
             self.entries += 1;
         }
-        self.phase = match next {
-            Some(cursor) => Phase::Scan {
-                cursor,
-                entries,
-                position,
-            },
-            None => {
-                let position = Position {
-                    epoch: self.shared.epoch,
-                    seq: position,
-                };
-                out.control(self.who, &SnapshotEnd { entries, position })?;
-                Phase::Live
-            }
-        };
+        self.phase = Phase::Scan(scan);
+        if self.keys.is_empty() && scan.cursor.is_none() {
+            let position = Position {
+                epoch: self.shared.epoch,
+                seq: scan.position,
+            };
+            let entries = scan.entries;
+            out.control(self.who, &SnapshotEnd { entries, position })?;
+            self.phase = Phase::Live;
+        }
         Ok(true)
+    }
+
+    /// Finds some keys from a cursor on, and returns where more are.
+    fn find_keys(&mut self, cursor: Cursor) -> Result<Option<Cursor>, ErrorBody> {
+        match &self.select {
+            Select::Key(key) => {
+                self.keys.push_back(key.to_vec());
+                Ok(None)
+            }
+            Select::Prefix(prefix) => {
+                let page = self.shared.region.scan_keys(prefix, cursor, STEP, STEP);
+                let page = page.map_err(|error| region_error::read(&error))?;
+                let keys = page.keys.into_iter();
+                self.keys
+                    .extend(keys.filter(|key| !reserved::is_reserved(key)));
+                Ok(page.next)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn tell_changes(&mut self, out: &mut Out<'_>) -> Result<bool, ErrorBody> {
-        let who = self.who;
-        let limit = out.left.frames.clamp(1, CHANGES);
-        match self.shared.with_table(|table| table.next(who, limit)) {
-            Next::Nothing => Ok(false),
-            Next::Failed(error) => Err(error),
-            Next::Lost => {
-                self.phase = Phase::Begin(Some(GapCause::Slow));
-                Ok(true)
-            }
-            Next::Changes(changes) => {
-                for (seq, what) in changes {
-                    // A gap of the feed is no change: it came as a loss.
-                    let What::Change {
-                        change,
-                        key,
-                        revision,
-                    } = what
-                    else {
-                        continue;
-                    };
-                    self.tell(seq, change, key, revision, out)?;
+        if self.changes.is_empty() {
+            let who = self.who;
+            let limit = out.left.frames.clamp(1, CHANGES);
+            match self.shared.with_table(|table| table.next(who, limit)) {
+                Next::Nothing => return Ok(false),
+                Next::Failed(error) => return Err(error),
+                Next::Lost => {
+                    self.phase = Phase::Begin(Some(GapCause::Slow));
+                    return Ok(true);
                 }
-                Ok(true)
+                Next::Changes(changes) => self.changes.extend(changes),
             }
         }
+        while out.has_room() {
+            let Some((seq, what)) = self.changes.pop_front() else {
+                break;
+            };
+            // A gap of the feed is no change: it came as a loss.
+            if let What::Change {
+                change,
+                key,
+                revision,
+            } = what
+            {
+                self.tell(seq, change, key, revision, out)?;
+            }
+        }
+        Ok(true)
     }
 
     /// Tells how a key is now, if that was not told already. A key that was removed and made again
@@ -308,6 +347,15 @@ impl Drop for Watcher {
 }
 
 impl Out<'_> {
+    /// Whether the client has to take something first.
+    fn is_held_up(&self) -> bool {
+        self.window.as_ref().is_some_and(Window::is_full)
+    }
+
+    fn has_room(&self) -> bool {
+        self.left.frames > 0 && self.left.bytes > 0 && !self.is_held_up()
+    }
+
     fn control<B: ganger_protocol::Body>(
         &mut self,
         who: Subscriber,
@@ -356,6 +404,9 @@ impl Out<'_> {
         let len = limits::HEAD_LEN + frame.tail.len();
         self.left.frames = self.left.frames.saturating_sub(1);
         self.left.bytes = self.left.bytes.saturating_sub(len);
+        if let Some(window) = self.window {
+            window.sent(len);
+        }
         (self.each)(frame);
     }
 }
