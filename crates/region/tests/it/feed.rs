@@ -142,7 +142,7 @@ fn evictions_and_expiries_are_told() {
     let config = Config::new(1 << 20).shards(1).when_full(WhenFull::Evict);
     let now = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1000));
     let clock = std::sync::Arc::clone(&now);
-    let options = Options::new().clock(move || clock.load(std::sync::atomic::Ordering::Relaxed));
+    let options = Options::new().clock(move || clock.load(Ordering::Relaxed));
     let (_heap, region) = Heap::create(&config, options).unwrap();
     let mut feed = region.feed().unwrap();
     let mut follower = Follower::default();
@@ -151,7 +151,7 @@ fn evictions_and_expiries_are_told() {
         follower.poll(&mut feed, &region);
     }
     region.expire(&key(1999), 5).unwrap();
-    now.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
+    now.fetch_add(5, Ordering::Relaxed);
     assert_eq!(region.sweep().unwrap(), 1);
     follower.poll(&mut feed, &region);
     assert_eq!(follower.gaps, []);
