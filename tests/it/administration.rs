@@ -258,7 +258,9 @@ fn an_idle_broker_with_a_hundred_clients_costs_nothing() {
         let (resident, shared) = (number("VmRSS:"), number("RssShmem:"));
         println!("{spent} ticks in a second; {resident} KiB resident, {shared} of them the region");
         assert!(spent <= 1, "{spent} ticks");
-        assert!(resident - shared < 8 << 10, "{resident} KiB");
+        // Without optimisation the program's own code is larger than all it keeps.
+        let limit = if cfg!(debug_assertions) { 32 } else { 8 };
+        assert!(resident - shared < limit << 10, "{resident} KiB");
     });
 }
 
