@@ -53,6 +53,8 @@ static int compare(const void *a, const void *b) {
 static void subscribe(void *context, const char *address) {
     void *socket = zmq_socket(context, ZMQ_SUB);
     zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0);
+    // Who connects again after the last message waits for it in vain.
+    zmq_setsockopt(socket, ZMQ_RCVTIMEO, &(int){5000}, sizeof(int));
     zmq_connect(socket, address);
     puts("ready");
     fflush(stdout);
@@ -62,7 +64,7 @@ static void subscribe(void *context, const char *address) {
     for (;;) {
         zmq_msg_t message;
         zmq_msg_init(&message);
-        zmq_msg_recv(&message, socket, 0);
+        if (zmq_msg_recv(&message, socket, 0) < 0) break;
         memcpy(&sent, zmq_msg_data(&message), 8);
         zmq_msg_close(&message);
         if (sent == UINT64_MAX) break;
