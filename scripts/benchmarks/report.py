@@ -5,7 +5,7 @@ from results import digits, duration, si
 
 INTRODUCTION = """# Benchmarks
 
-Written by `scripts/compare{quick}`: on your machine, the same command writes it anew. The figures behind it are
+Written by `scripts/compare`: on your machine, the same command writes it anew. The figures behind it are
 the JSON lines in [data](data). Every cell is the **median** of the rounds, with [the least..the greatest].
 {warning}"""
 
@@ -30,12 +30,12 @@ METHOD = """## Method
 
 
 def write(results, machine, plots, path):
-    is_quick = was_quick(machine)
-    quick = " --quick" if is_quick else ""
-    warning = "\nThis is (in part) the quick form: its slices are too short for more than the first digit.\n" if is_quick else ""
-    rounds = " (three for `broker` and `cluster` in this quick form)" if is_quick else ""
+    quick = [f"`{bench}`" for bench in quick_ones(machine)]
+    names = " and ".join(quick)
+    warning = f"\nOf {names} this is the quick form (`--quick`): read no more than the first digit.\n" if quick else ""
+    rounds = " (three of `broker` and `cluster` in the quick form)" if quick else ""
     parts = [
-        INTRODUCTION.format(quick=quick, warning=warning),
+        INTRODUCTION.format(warning=warning),
         machine_text(machine),
         METHOD.format(rounds=rounds),
         noise(results, machine),
@@ -50,51 +50,6 @@ def write(results, machine, plots, path):
     path.write_text("\n".join(part.rstrip() + "\n" for part in parts if part))
 
 
-BEGIN, END = "<!-- scripts/compare writes from here -->\n", "<!-- to here -->\n"
-
-
-def write_readme(results, machine, plots, path):
-    """The README's part: two plots, one table, and where ganger loses."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    what = "{}, uniform, 64 B, 1 process: operations"
-    tasks = {task: results.figures("store", what.format(task)) for task in ("get", "set", "incr")}
-    if not (begin and end and all(tasks.values())):
-        return
-    first = "get, uniform, 64 B, 1 process"
-    p50, p99, cpu = (results.figures("store", f"{first}: {name}") for name in ("p50", "p99", "CPU"))
-    rows = []
-    for side in tasks["get"]:
-        rates = [spread(figures[side], si, 1e3) for figures in tasks.values()]
-        rows.append([side, *rates, *(spread(figures[side], duration, 1e3) for figures in (p50, p99, cpu))])
-    quick = " in its quick form" if was_quick(machine) else ""
-    words = (
-        f"`scripts/compare`{quick} on {machine['processor']}, {machine['processors']} processors, Linux"
-        f" {machine['kernel']}: one process, 100,000 uniform keys of 16 bytes, values of 64. **Median** of the rounds"
-        " [least..greatest]; nothing is pinned. [The report](docs/benchmarks/README.md) has all figures, says how"
-        " they were measured, and which are noise.\n"
-    )
-    head = ["side", "get/s", "set/s", "incr/s", "get p50", "get p99", "CPU per get, server's too"]
-    parts = [words, table(head, rows)]
-    for name, title in (("store-throughput", "Operations per second"), ("store-latency", "Latency at a steady pace")):
-        if name in plots:
-            parts.append(f"![{title}](docs/benchmarks/plots/{name}.svg)\n")
-    parts += [store_words(comparisons(results)), lost_targets(results)]
-    path.write_text(before + begin + "\n" + "\n".join(part for part in parts if part) + "\n" + end + after)
-
-
-def lost_targets(results):
-    missed = [line for bench in results.lines for line in results.kind(bench, "target") if not line["met"]]
-    total = sum(len(results.kind(bench, "target")) for bench in results.lines)
-    if not missed:
-        return ""
-    lines = [
-        f"- {line['what']}: {digits(line['value']['median'])}, wanted {line['wanted']} {line['unit']}".rstrip()
-        for line in missed
-    ]
-    return f"Of {total} targets, these are not met:\n\n" + "\n".join(lines) + "\n"
-
-
 def comparisons(results):
     """The cells of `store` that compare stores, without the limits."""
     cells = results.cells("store").items()
@@ -102,8 +57,8 @@ def comparisons(results):
             if "there and back" not in name and all(set(CELL) <= set(figures) for figures in sides.values())}
 
 
-def was_quick(machine):
-    return any(run["quick"] for run in machine["runs"].values())
+def quick_ones(machine):
+    return [bench for bench, run in machine["runs"].items() if run["quick"]]
 
 
 def image(name, plots, words):
