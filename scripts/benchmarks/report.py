@@ -24,6 +24,8 @@ METHOD = """## Method
 - Clients of Redis, memcached and NATS are hand-written and do no more than they must; Ganger's socket is used
   through the client that its users have. Servers run with their defaults, without persistence; LMDB without
   syncing, on /dev/shm.
+- Ganger's programs and crates are built as `cargo bench` builds them, with thin link-time optimisation; `cargo build
+  --profile bench` gives users the same.
 - CPU per operation is that of clients and server together, as the kernel accounts for it. The kernel's own work
   outside of both (interrupts) is not in it.
 """
