@@ -6,12 +6,10 @@
 //! against them.
 
 use crate::layout::{
-    entry, shard, Geometry, BUCKET_LEN, INLINE_BUCKETS, PAGE_LEN, PAGE_WORDS, WORD,
+    entry, shard, Geometry, BUCKET_WORDS, INLINE_BUCKETS, PAGE_LEN, PAGE_WORDS, WORD,
 };
 use crate::memory::{Memory, Words};
 use std::ops::Deref;
-
-const BUCKET_WORDS: u64 = BUCKET_LEN / WORD;
 
 /// The memory of a region, and where in it the areas lie.
 pub(crate) struct Areas {

@@ -14,8 +14,8 @@
 use crate::entry::EntryRef;
 use crate::error::Damaged;
 use crate::layout::{
-    entry, place_in_page, shard, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, INLINE_BUCKETS,
-    PAGE_BUCKETS, WORD,
+    entry, place_in_page, shard, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, BUCKET_WORDS,
+    INLINE_BUCKETS, PAGE_BUCKETS, WORD,
 };
 use crate::limits::CHAIN_MAX;
 use crate::memory::Words;
@@ -23,8 +23,6 @@ use crate::region::Inner;
 use crate::shard::Root;
 use crate::sync::{fence, AtomicU64, Ordering};
 
-/// Words of a bucket: the version and the slots.
-const BUCKET_WORDS: u64 = BUCKET_SLOTS as u64 + 1;
 /// Word of the slot that may hold a link.
 const LAST: u64 = BUCKET_SLOTS as u64;
 /// Slots that may be homes: all but the last, which would have to be looked at twice.

@@ -21,6 +21,8 @@ pub const PAGE_LEN: u64 = 64 * 1024;
 pub const PAGE_WORDS: u64 = PAGE_LEN / WORD;
 /// Bytes of a bucket, one cache line.
 pub const BUCKET_LEN: u64 = 64;
+/// The same in words: the version and the slots.
+pub const BUCKET_WORDS: u64 = BUCKET_LEN / WORD;
 /// Slots of a bucket; its first word is the version.
 #[cfg(not(loom))]
 pub const BUCKET_SLOTS: usize = 7;

@@ -25,9 +25,7 @@ impl Region {
         }
         Ok(removed)
     }
-}
 
-impl Region {
     /// In how many milliseconds the next entry expires; `None` if none will. It may be told too early
     /// (then a [`sweep`](Region::sweep) finds nothing, and it is told better), but never too late.
     pub fn next_expiry_ms(&self) -> Option<u64> {

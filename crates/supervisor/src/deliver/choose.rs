@@ -130,8 +130,8 @@ pub fn choose(
     command: &Command,
     has_addresses: bool,
 ) -> Result<(Rung, Vec<String>), DeliverError> {
-    let inherited = |has_addresses| match has_addresses {
-        true => Ok((Rung::ListenFds, Vec::new())),
+    let inherited = |notes| match has_addresses {
+        true => Ok((Rung::ListenFds, notes)),
         false => Err(DeliverError::NothingToInherit),
     };
     let forced = |rung, refusal: Option<String>| match refusal {
@@ -141,7 +141,7 @@ pub fn choose(
     match wanted {
         Deliver::Node => return forced(Rung::Node, not_node(command)),
         Deliver::Seccomp => return forced(Rung::Seccomp, seccomp::refusal()),
-        Deliver::ListenFds => return inherited(has_addresses),
+        Deliver::ListenFds => return inherited(Vec::new()),
         Deliver::Auto => {}
     }
     let mut notes = Vec::new();
@@ -150,7 +150,7 @@ pub fn choose(
         Some(reason) => notes.push(format!("node: {reason}")),
     }
     if wants_inherited(command) {
-        return inherited(has_addresses).map(|(rung, _)| (rung, notes));
+        return inherited(notes);
     }
     match seccomp::refusal() {
         None => return Ok((Rung::Seccomp, notes)),

@@ -91,11 +91,11 @@ struct Sweeper {
 impl Sweeper {
     /// Sweeps, if something is due, and returns when to be back.
     fn sweep(&mut self, shared: &Shared) -> Duration {
-        let due = |shared: &Shared| match shared.region.next_expiry_ms() {
-            Some(ms) => Duration::from_millis(ms),
-            None => Duration::MAX,
+        let due = || {
+            let due_ms = shared.region.next_expiry_ms();
+            due_ms.map_or(Duration::MAX, Duration::from_millis)
         };
-        let (begun, wait) = (Instant::now(), due(shared));
+        let (begun, wait) = (Instant::now(), due());
         // Sweeps rest longer than they take.
         let rest = self.last.map_or(Duration::ZERO, |(ended, took)| {
             let rest = REST.max(took * REST_FACTOR);
@@ -110,7 +110,7 @@ impl Sweeper {
         if swept > 0 {
             shared.with_table(|table| table.totals.swept += swept);
         }
-        due(shared).max(REST)
+        due().max(REST)
     }
 }
 

@@ -50,8 +50,6 @@ pub struct Watcher {
     values: bool,
     phase: Phase,
     window: Option<Window>,
-    /// It has more to tell than its window has room for.
-    is_held_up: bool,
     /// Keys of the snapshot that are still to be told.
     keys: VecDeque<Vec<u8>>,
     /// Changes that are still to be told.
@@ -101,7 +99,6 @@ impl Watcher {
             window: watch
                 .window
                 .map(|asked| Window::new(asked, shared.window_frames)),
-            is_held_up: false,
             keys: VecDeque::new(),
             changes: VecDeque::new(),
             ahead: HashMap::new(),
@@ -116,8 +113,9 @@ impl Watcher {
         let Some(window) = &mut self.window else {
             return false;
         };
+        let was_full = window.is_full();
         window.taken(frames);
-        !window.is_full() && std::mem::take(&mut self.is_held_up)
+        was_full && !window.is_full()
     }
 
     /// Hands out what is next.
@@ -131,7 +129,6 @@ impl Watcher {
         };
         let drained = loop {
             if out.is_held_up() {
-                self.is_held_up = true;
                 break Drained::Idle;
             }
             match self.step(&mut out) {
