@@ -1,7 +1,7 @@
 //! What the broker says of itself, taps, its limits, and its stop.
 
 use crate::brokers::{run, Broker};
-use crate::harness::wait_until;
+use crate::harness::{status_number, wait_until};
 use ganger_client::blocking;
 use ganger_client::protocol::ErrorCode;
 use ganger_client::{Error, Event, Policy, Reconnect, SubscribeOptions, WatchEvent};
@@ -246,15 +246,7 @@ fn an_idle_broker_with_a_hundred_clients_costs_nothing() {
         let before = ticks();
         tokio::time::sleep(Duration::from_secs(1)).await;
         let spent = ticks() - before;
-        let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
-        let number = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace()
-                .nth(1)
-                .unwrap()
-                .parse::<u64>()
-                .unwrap()
-        };
+        let number = |field| status_number(broker.pid(), field).unwrap();
         let (resident, shared) = (number("VmRSS:"), number("RssShmem:"));
         println!("{spent} ticks in a second; {resident} KiB resident, {shared} of them the region");
         assert!(spent <= 1, "{spent} ticks");
@@ -297,10 +289,8 @@ fn switches(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let of_task = |task: std::io::Result<fs::DirEntry>| {
         // One may end meanwhile.
-        let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
-        let mut lines = status.lines();
-        let line = lines.find(|line| line.starts_with("voluntary_ctxt_switches:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        let thread = format!("{pid}/task/{}", task.ok()?.file_name().to_str()?);
+        status_number(thread, "voluntary_ctxt_switches:")
     };
     tasks.filter_map(of_task).sum()
 }

@@ -147,6 +147,14 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A number in the status of a process (or of `PID/task/TID`, one of its threads): KiB, or a count.
+/// `None` if there is none any more.
+pub(crate) fn status_number(process: impl std::fmt::Display, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Ends the whole test run with a message if the test it was made in takes too long.
 pub(crate) struct Watchdog(Option<mpsc::Sender<()>>);
 

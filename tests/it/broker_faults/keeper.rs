@@ -1,6 +1,7 @@
 //! What a supervisor does for a broker: it holds the socket and the shared memory, and starts the
 //! broker on them, again and again.
 
+use crate::harness::status_number;
 use ganger_client::{Client, ClientBuilder, Config, Home, Kv, SOCKET_NAME};
 use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
@@ -121,10 +122,7 @@ impl Keeper {
 
     /// A line of its status, in KiB.
     pub(super) fn status_kib(&self, field: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        status_number(self.pid(), field).unwrap()
     }
 
     pub(super) fn builder(&self) -> ClientBuilder {

@@ -1,5 +1,6 @@
 //! What the system says of processes and sockets.
 
+use crate::harness::status_number;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
@@ -47,10 +48,7 @@ pub(crate) fn open_files(pid: u32) -> usize {
 
 /// Bytes of a process that are in memory, in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
-        .unwrap_or_default()
+    status_number(pid, "VmRSS:").unwrap_or_default()
 }
 
 /// The clients' ports of those connections to this address that a process has accepted.

@@ -3,13 +3,12 @@
 
 use super::{state, Model, State};
 use crate::brokers::{run, Broker};
-use crate::harness::wait_until;
+use crate::harness::{status_number, wait_until};
 use bytes::{Bytes, BytesMut};
 use ganger_client::protocol::hello::Hello;
 use ganger_client::protocol::watch::{Select, Watch as Wanted};
 use ganger_client::protocol::Frame;
 use ganger_client::{blocking, Client, Kv, Watch, WatchEvent};
-use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
@@ -152,17 +151,10 @@ fn a_client_that_stops_reading_costs_a_bounded_memory_and_the_others_nothing() {
         assert!(waiting.iter().all(is_bounded), "{waiting:?}");
         assert_eq!(waiting.len(), still.len());
         let cap = 48 << 10;
-        let anonymous = anonymous_kib(&broker);
+        // What the broker has besides the region.
+        let anonymous = status_number(broker.pid(), "RssAnon:").unwrap();
         assert!(anonymous < cap, "{anonymous} KiB");
     });
-}
-
-/// The memory that a broker has besides the region.
-fn anonymous_kib(broker: &Broker) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-    let number = line.unwrap().split_whitespace().nth(1).unwrap();
-    number.parse().unwrap()
 }
 
 #[test]
