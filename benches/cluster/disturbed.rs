@@ -47,14 +47,9 @@ fn measure(
             answered.push(outcome.per_second);
         }
     }
-    let connections = if is_kept {
-        "kept connections"
-    } else {
-        "a connection each"
-    };
     for (side, (failed, answered)) in sides.iter().zip(&all) {
         let name = side.kind.name();
-        let title = format!("{what}, {connections}");
+        let title = format!("{what}, {}", wrk::use_of_connections(is_kept));
         report.figure(&format!("{title}: failed requests"), name, "each", failed);
         report.figure(&format!("{title}: requests"), name, "/s", answered);
     }

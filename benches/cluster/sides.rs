@@ -58,16 +58,12 @@ impl Kind {
     }
 
     /// Why this side can't take part, if so.
-    pub(crate) fn lacks(self) -> Option<String> {
-        let (is_there, what) = match self {
-            Self::Pm2 => (pm2().exists(), "pm2 is left out: run scripts/fixtures"),
-            Self::Nginx => (
-                nginx::is_installed(),
-                "nginx is left out: it is not installed",
-            ),
-            _ => (true, ""),
-        };
-        (!is_there).then(|| what.to_owned())
+    pub(crate) fn lacks(self) -> Option<&'static str> {
+        match self {
+            Self::Pm2 if !pm2().exists() => Some("pm2 is left out: run scripts/fixtures"),
+            Self::Nginx if !nginx::is_installed() => Some("nginx is left out: it is not installed"),
+            _ => None,
+        }
     }
 
     /// Whether it starts workers, and replaces them.
@@ -93,28 +89,7 @@ impl Side {
         let folder = Folder::new();
         let address = free_address();
         let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cluster/app.js");
-        let mut command = match kind {
-            Kind::Ganger | Kind::GangerShared => ganger_run(kind, workers, &app),
-            Kind::ClusterRr | Kind::ClusterNone => {
-                let mut command = Command::new("node");
-                let policy = if kind == Kind::ClusterRr {
-                    "rr"
-                } else {
-                    "none"
-                };
-                command.arg(app.with_file_name("primary.js"));
-                command.env("NODE_CLUSTER_SCHED_POLICY", policy);
-                command
-            }
-            Kind::Pm2 => {
-                let mut command = Command::new(pm2());
-                command.arg("start").arg(&app);
-                command.args(["-i", &workers.to_string()]);
-                command
-            }
-            Kind::Nginx => nginx::command(folder.path(), address, workers),
-            Kind::Single => alone(&app),
-        };
+        let mut command = command(kind, &folder, address, workers, &app);
         let complete = |command: &mut Command, address: SocketAddr| {
             command
                 .env("BENCH_FOLDER", folder.path())
@@ -282,6 +257,32 @@ impl Drop for Side {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+}
+
+/// What each side is started by.
+fn command(kind: Kind, folder: &Folder, address: SocketAddr, workers: u32, app: &Path) -> Command {
+    match kind {
+        Kind::Ganger | Kind::GangerShared => ganger_run(kind, workers, app),
+        Kind::ClusterRr | Kind::ClusterNone => {
+            let mut command = Command::new("node");
+            let policy = if kind == Kind::ClusterRr {
+                "rr"
+            } else {
+                "none"
+            };
+            command.arg(app.with_file_name("primary.js"));
+            command.env("NODE_CLUSTER_SCHED_POLICY", policy);
+            command
+        }
+        Kind::Pm2 => {
+            let mut command = Command::new(pm2());
+            command.arg("start").arg(app);
+            command.args(["-i", &workers.to_string()]);
+            command
+        }
+        Kind::Nginx => nginx::command(folder.path(), address, workers),
+        Kind::Single => alone(app),
     }
 }
 

@@ -28,12 +28,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
         })
         .collect();
     for is_kept in [false, true] {
-        let what = if is_kept {
-            "kept connections"
-        } else {
-            "a connection each"
-        };
-        let what = format!("one slow worker, {what}");
+        let what = format!("one slow worker, {}", wrk::use_of_connections(is_kept));
         let mut all = vec![[const { Vec::new() }; 4]; sides.len()];
         for _ in 0..effort.rounds {
             for (side, rounds) in sides.iter().zip(&mut all) {

@@ -49,11 +49,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
 }
 
 fn measure(report: &mut Report, effort: &Effort, all: &mut [Rounds], is_kept: bool) {
-    let what = if is_kept {
-        "kept connections"
-    } else {
-        "a connection each"
-    };
+    let what = wrk::use_of_connections(is_kept);
     for rounds in all.iter_mut() {
         rounds.clear();
         wrk::load(

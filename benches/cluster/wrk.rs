@@ -15,6 +15,14 @@ pub(crate) struct Outcome {
     pub(crate) p999_ms: f64,
 }
 
+/// How connections are used, in the names of figures.
+pub(crate) fn use_of_connections(is_kept: bool) -> &'static str {
+    match is_kept {
+        true => "kept connections",
+        false => "a connection each",
+    }
+}
+
 pub(crate) fn is_installed() -> bool {
     Command::new("wrk").arg("-v").output().is_ok()
 }

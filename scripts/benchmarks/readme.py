@@ -1,10 +1,10 @@
 """The part of README.md that quotes the report: one table, two plots, and where ganger loses."""
 
-from report import comparisons, quick_ones, spread, store_words, table
+from report import comparisons, image, quick_ones, spread, store_words, table
 from results import digits, duration, si
 
 BEGIN, END = "<!-- scripts/compare writes from here -->\n", "<!-- to here -->\n"
-PLOTS = {"store-throughput": "Operations per second", "cluster": "Requests per second under each process manager"}
+PLOTS = "docs/benchmarks/plots"
 
 
 def write(results, machine, plots, path):
@@ -12,17 +12,16 @@ def write(results, machine, plots, path):
     _, end, after = rest.partition(END)
     if not (begin and end and results.has("store")):
         return
-    images = [f"![{words}](docs/benchmarks/plots/{name}.svg)\n" for name, words in PLOTS.items() if name in plots]
     parts = [
         store(results, machine),
-        *images[:1],
+        image("store-throughput", plots, "Operations per second", PLOTS),
         messages(results),
         cluster(results, machine),
-        *images[1:],
+        image("cluster", plots, "Requests per second under each process manager", PLOTS),
         store_words(comparisons(results)),
         lost_targets(results),
     ]
-    path.write_text(before + begin + "\n" + "\n".join(part for part in parts if part) + "\n" + end + after)
+    path.write_text(before + begin + "\n" + "\n".join(part.rstrip() + "\n" for part in parts if part) + "\n" + end + after)
 
 
 def store(results, machine):

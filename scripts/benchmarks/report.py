@@ -63,8 +63,8 @@ def quick_ones(machine):
     return [bench for bench, run in machine["runs"].items() if run["quick"]]
 
 
-def image(name, plots, words):
-    return f"![{words}](plots/{name}.svg)\n\n" if name in plots else ""
+def image(name, plots, words, folder="plots"):
+    return f"![{words}]({folder}/{name}.svg)\n\n" if name in plots else ""
 
 
 def table(head, rows):
