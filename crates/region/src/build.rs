@@ -73,7 +73,7 @@ impl<'r> Locked<'r> {
                     return Err(error);
                 }
             }
-            (Value::Bytes(bytes), Some(payload)) => payload.fill(bytes),
+            (Value::Bytes(bytes), Some(payload)) => payload.fill_with_any(bytes),
             (Value::Counter(value), Some(payload)) => {
                 payload
                     .at(0)
@@ -120,7 +120,7 @@ impl<'r> Locked<'r> {
                     inner_list = words;
                 }
                 let (page, words) = claim(Kind::Value)?;
-                words.fill(part);
+                words.fill_with_any(part);
                 let place = if meta.has(entry::NESTED) {
                     index % PAGE_WORDS
                 } else {

@@ -306,24 +306,39 @@ impl Words<'_> {
         }
     }
 
-    /// Appends the first `len` bytes of these words to `out`, or as many as there are.
-    #[inline(always)]
-    pub(crate) fn append_to(&self, out: &mut Vec<u8>, len: usize) {
-        let words = self.first(((len + 7) >> 3) as u64).unwrap_or(*self);
-        words.append_all_to(out, len);
+    /// The same for many words: their memory is asked for ahead of them.
+    #[inline(never)]
+    fn load_many_into(self, places: &mut [[MaybeUninit<u8>; 8]]) {
+        let (lines, last) = places.as_chunks_mut::<LINE_WORDS>();
+        let mut rest = self;
+        for line in lines {
+            // There are as many words as places.
+            let Some((words, more)) = rest.split(LINE_WORDS as u64) else {
+                return;
+            };
+            words.prefetch_ahead();
+            words.load_into(line);
+            rest = more;
+        }
+        rest.load_into(last);
     }
 
-    /// Appends all these words to `out`, and takes back what is beyond `len` bytes.
+    /// Appends the first `len` bytes of these words to `out`, or as many as there are.
     // What is mapped fits in usize.
     #[allow(clippy::cast_possible_truncation)]
     #[inline(always)]
-    pub(crate) fn append_all_to(&self, out: &mut Vec<u8>, len: usize) {
-        let count = self.len() as usize;
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>, len: usize) {
+        let words = self.first(((len + 7) >> 3) as u64).unwrap_or(*self);
+        let count = words.len() as usize;
         let start = out.len();
         out.reserve(count * 8);
         let places = &mut out.spare_capacity_mut().as_chunks_mut::<8>().0[..count];
-        self.load_into(places);
-        // SAFETY: the capacity was reserved, and `load_into` initialised `count` words.
+        if count < MANY_WORDS {
+            words.load_into(places);
+        } else {
+            words.load_many_into(places);
+        }
+        // SAFETY: the capacity was reserved, and `count` words were initialised.
         unsafe { out.set_len(start + len.min(count * 8)) };
     }
 
@@ -359,7 +374,42 @@ impl Words<'_> {
             }
         }
     }
+
+    /// The same for bytes that may be many: then the memory is asked for ahead of them.
+    pub(crate) fn fill_with_any(&self, bytes: &[u8]) {
+        if bytes.len() < MANY_WORDS * 8 {
+            return self.fill(bytes);
+        }
+        let (lines, last) = bytes.as_chunks::<LINE_LEN>();
+        let mut rest = *self;
+        for line in lines {
+            let Some((words, more)) = rest.split(LINE_WORDS as u64) else {
+                return rest.fill(line);
+            };
+            words.prefetch_ahead();
+            words.fill(line);
+            rest = more;
+        }
+        rest.fill(last);
+    }
+
+    /// Asks the processor for the cache line that lies [`AHEAD`] of these words. It never faults.
+    #[inline(always)]
+    fn prefetch_ahead(&self) {
+        #[cfg(not(loom))]
+        prefetch(self.0.as_ptr().cast::<u8>().wrapping_add(AHEAD));
+    }
 }
+
+/// Bytes of a cache line.
+pub(crate) const LINE_LEN: usize = 64;
+const LINE_WORDS: usize = LINE_LEN / 8;
+/// From so many words on a copy asks for memory ahead of itself: word by word, the processor has too
+/// little of it under way at a time, and its own prefetching ends with each 4 KiB.
+const MANY_WORDS: usize = 1024;
+/// By so many bytes.
+#[cfg(not(loom))]
+const AHEAD: usize = 4096;
 
 #[cold]
 #[inline(never)]

@@ -11,8 +11,9 @@ use crate::error::{Damaged, ReadError};
 use crate::glance::{look_further, Glance, Then, View, LONG};
 use crate::index::Bucket;
 use crate::key::Key;
-use crate::layout::{entry, slot, KEY_LEN_MAX};
+use crate::layout::{entry, slot, tag_of, KEY_LEN_MAX};
 use crate::limits::READ_ATTEMPTS;
+use crate::memory::LINE_LEN;
 use crate::region::{Inner, Region};
 use crate::shard::{shard_words, Root};
 use crate::sync::{fence, spin_loop, AtomicU64, Ordering};
@@ -87,13 +88,10 @@ impl Region {
                 *hash = inner.hash(checked_key(key.as_ref())?);
             }
             prefetch(inner, &hashes[..batch.len()]);
-            for (hash, key) in hashes.into_iter().zip(batch) {
+            for key in batch {
                 let mut value = Vec::new();
-                let found = read(inner, hash, key.as_ref(), |entry| {
-                    value.clear();
-                    entry.copy_value(&mut value).map(|_| ())
-                })?;
-                values.push(found.map(|()| value));
+                let is_there = self.get_into(key.as_ref(), &mut value)?;
+                values.push(is_there.then_some(value));
             }
         }
         Ok(values)
@@ -102,6 +100,9 @@ impl Region {
 
 /// Keys whose memory is asked for at once.
 const PREFETCH: usize = 16;
+/// And so many cache lines of each entry: what a key and a value of some 60 bytes take, wherever in a
+/// line they begin.
+const ENTRY_LINES: u64 = 3;
 
 pub(crate) fn checked_key(key: &[u8]) -> Result<&[u8], ReadError> {
     if (1..=KEY_LEN_MAX).contains(&key.len()) {
@@ -349,26 +350,43 @@ fn ttl_of(inner: &Inner, entry: &EntryRef<'_>) -> Option<u64> {
     }
 }
 
-/// Asks the memory for the buckets of all hashes, then for the entries they name.
+/// Asks the memory for the buckets of all hashes, then for the entries they name. One key in
+/// fourteen is in the second bucket of its chain, which is asked for with the entries of the others.
 fn prefetch(inner: &Inner, hashes: &[u64]) {
     let mut buckets = [None; PREFETCH];
     for (bucket, &hash) in buckets.iter_mut().zip(hashes) {
         let shard = inner.geometry.shard_of(hash);
-        let root = Root::load(shard_words(inner, shard));
-        *bucket = Bucket::of_hash(inner, shard, root, hash).ok();
+        let words = shard_words(inner, shard);
+        let number = Root::load(words).bucket_of(hash);
+        *bucket = Bucket::near(inner, shard, words, number);
         if let Some(bucket) = bucket {
             inner.memory.prefetch(bucket.offset);
         }
     }
-    for (bucket, &hash) in buckets.iter().zip(hashes) {
-        let tag = crate::layout::tag_of(hash);
-        for slot in bucket.iter().flat_map(Bucket::slots) {
-            let word = slot.load(Ordering::Relaxed);
-            if word >> slot::TAG_SHIFT == tag {
-                let offset = word & slot::OFFSET_MASK;
-                inner.memory.prefetch(offset);
-                inner.memory.prefetch(offset + crate::layout::BUCKET_LEN);
-            }
+    for _ in 0..2 {
+        for (bucket, &hash) in buckets.iter_mut().zip(hashes) {
+            *bucket = bucket
+                .take()
+                .and_then(|bucket| prefetch_entry(inner, &bucket, hash));
         }
     }
+}
+
+/// Asks for the entry that a bucket names, or for the next bucket if it names none, and returns that.
+fn prefetch_entry<'r>(inner: &'r Inner, bucket: &Bucket<'r>, hash: u64) -> Option<Bucket<'r>> {
+    let tag = tag_of(hash);
+    let mut last = 0;
+    for slot in bucket.slots() {
+        last = slot.load(Ordering::Relaxed);
+        if last >> slot::TAG_SHIFT == tag {
+            let offset = last & slot::OFFSET_MASK;
+            for line in 0..ENTRY_LINES {
+                inner.memory.prefetch(offset + line * LINE_LEN as u64);
+            }
+            return None;
+        }
+    }
+    let next = Bucket::linked(inner, last).ok()??;
+    inner.memory.prefetch(next.offset);
+    Some(next)
 }

@@ -88,3 +88,43 @@ fn a_value_of_more_pages_than_an_entry_lists_lives_and_goes() {
     );
     assert!(region.check().unwrap().is_clean());
 }
+
+/// Long values are copied line by line, and those of more than a block page by page.
+#[test]
+fn values_come_back_whole_whatever_their_length() {
+    let region = Region::create(&Config::new(64 << 20), Options::new()).unwrap();
+    let bytes: Vec<u8> = (0..1 << 18 >> 2_u32).flat_map(u32::to_le_bytes).collect();
+    let mut into = Vec::new();
+    for edge in [64, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 200_000] {
+        for len in edge - 80..edge + 80 {
+            // Not from the beginning of a line.
+            let value = &bytes[3..3 + len];
+            region.set(b"key", value).unwrap();
+            assert!(region.get(b"key").unwrap().as_deref() == Some(value));
+            assert!(region.get_into(b"key", &mut into).unwrap() && into == value);
+        }
+    }
+}
+
+#[test]
+fn many_keys_at_once_give_what_each_gives_alone() {
+    let region = Region::create(&Config::new(64 << 20), Options::new()).unwrap();
+    // Keys of all kinds of lengths, half of them there; enough for buckets that overflow.
+    let key = |number: usize| format!("{number:0width$}", width = 5 + number % 40).into_bytes();
+    for number in (0..20_000).step_by(2) {
+        let value = vec![
+            number as u8;
+            if number % 100 == 0 {
+                9000
+            } else {
+                number % 200
+            }
+        ];
+        region.set(&key(number), &value).unwrap();
+    }
+    for start in (0..20_000).step_by(50) {
+        let keys: Vec<_> = (start..start + 50).map(key).collect();
+        let alone: Vec<_> = keys.iter().map(|key| region.get(key).unwrap()).collect();
+        assert_eq!(region.get_many(&keys).unwrap(), alone);
+    }
+}
