@@ -179,6 +179,19 @@ fn an_exclusive_listener_is_the_workers_own() {
     ganger.stop();
 }
 
+/// Nobody else gets the port that the system gave to a listener of a worker's own.
+#[test]
+fn a_port_of_a_workers_own_is_not_asked_of_those_that_follow() {
+    let Some(ganger) = start("own", |recipe| recipe) else {
+        return;
+    };
+    ganger.wait_ready(2);
+    ganger.must(&["reload", APP]);
+    ganger.must(&["scale", APP, "+1"]);
+    ganger.wait_ready(3);
+    ganger.stop();
+}
+
 #[test]
 fn unix_sockets() {
     let Some([node, path]) = script("node", "node/kinds.js") else {

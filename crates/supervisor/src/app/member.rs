@@ -2,7 +2,7 @@
 
 use super::process::Process;
 use crate::config::{AppConfig, Command};
-use crate::listen::Slot;
+use crate::listen::{is_for_any, Address, Slot};
 use crate::ready::{Asked, Gate};
 use crate::report::Exit;
 use crate::worker::Worker;
@@ -61,6 +61,19 @@ impl Member {
             last_exit: None,
             bind_error: None,
         }
+    }
+
+    /// Where others can listen in its place: not where it has a listener of its own on a port that the
+    /// system chose, since nobody else would get that port.
+    pub(crate) fn lasting_addresses(&self, shared: &[Address]) -> BTreeSet<String> {
+        let lasts = |text: &&String| {
+            let port = match text.parse::<Address>() {
+                Ok(address) if !shared.contains(&address) => address.socket().map(|ip| ip.port()),
+                _ => None,
+            };
+            !port.is_some_and(is_for_any)
+        };
+        self.addresses.iter().filter(lasts).cloned().collect()
     }
 
     /// What is wrong with it, in full.

@@ -159,12 +159,13 @@ impl Steps<'_> {
             app.until(|state| state.free_side(*index)).await;
         }
         app.change(|state| {
+            let shared = state.listeners().addresses();
             let pairs = indexes.iter().map(|index| {
                 let old = state.serving(*index);
                 let side = state.free_side(*index)?;
                 let required = old
                     .and_then(|old| state.members.get(&old))
-                    .map_or_else(BTreeSet::new, |old| old.addresses.clone());
+                    .map_or_else(BTreeSet::new, |old| old.lasting_addresses(&shared));
                 let new = Key {
                     index: *index,
                     generation: self.generation,

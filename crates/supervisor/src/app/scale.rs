@@ -130,14 +130,15 @@ impl App {
 }
 
 impl super::state::State {
-    /// The addresses that every ready worker listens on.
+    /// The addresses that every ready worker listens on, and another one can too.
     fn served_by_all(&self) -> BTreeSet<String> {
+        let shared = self.listeners().addresses();
         let ready = self
             .members
             .values()
             .filter(|one| one.machine.state() == WorkerState::Ready && one.share > 0);
         ready
-            .map(|one| one.addresses.clone())
+            .map(|one| one.lasting_addresses(&shared))
             .reduce(|all, own| all.intersection(&own).cloned().collect())
             .unwrap_or_default()
     }

@@ -64,6 +64,16 @@ pub fn listened_by(pid: i32) -> Vec<Address> {
     found
 }
 
+/// Whether a port is of those that the system chooses from for who asks for any.
+pub(crate) fn is_for_any(port: u16) -> bool {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = text.split_ascii_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => (first..=last).contains(&port),
+        _ => (32_768..=60_999).contains(&port),
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut entries = entries();

@@ -30,8 +30,8 @@ mod unix;
 
 pub use address::{Address, AddressError};
 pub use error::ListenError;
-pub(crate) use holder::inode_of_link;
 pub use holder::listened_by;
+pub(crate) use holder::{inode_of_link, is_for_any};
 
 /// Which of a worker index's two queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -112,8 +112,12 @@ impl Worker {
         }
     }
 
-    /// Sees whether the process has listened without asking: with `exclusive` or `reusePort`.
+    /// Sees whether the process has listened without asking: with `exclusive` or `reusePort`. When it
+    /// listens on what it asked for, it will say so.
     fn look(&mut self) {
+        if self.queries.are_open() {
+            return;
+        }
         let mut found = listened_by(self.pid.as_raw_nonzero().get());
         found.retain(|address| {
             address

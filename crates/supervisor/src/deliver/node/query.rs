@@ -79,6 +79,11 @@ impl Queries {
         }
     }
 
+    /// Whether it has got a listener that it did not close.
+    pub(super) fn are_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// The address that a worker says it listens on.
     pub(super) fn listening(&self, message: &Value) -> Option<Address> {
         // The port is the real one by now, so the key of the question is not that of this.
