@@ -302,7 +302,7 @@ pub(crate) struct Ask {
     pub(crate) cancel: bool,
 }
 
-fn open(state: &mut State) -> Result<u32, Error> {
+pub(crate) fn open(state: &mut State) -> Result<u32, Error> {
     match state.table.len() {
         len if len >= OPEN_MAX => Err(Error::TooManyCalls { limit: OPEN_MAX }),
         _ => Ok(state.table.free_id()),

@@ -11,12 +11,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of payloads that one client keeps in the region for those who have not read them yet, at
 /// most: as much as one topic keeps in the broker's own memory.
 const STORED_BYTES_MAX: u64 = 64 << 20;
 /// And at most this part of the region.
 const STORED_PART: u64 = 8;
+/// At most this part of what it keeps belongs to messages that the broker has not got yet: the others
+/// are for those who have still to read them.
+const AHEAD_PART: u64 = 4;
 
 /// The region behind a descriptor, attached when it is first needed.
 pub(crate) struct Mapped {
@@ -25,6 +29,8 @@ pub(crate) struct Mapped {
     which: (u64, u64),
     kv: OnceLock<Result<Kv, Arc<KvError>>>,
     stored: Mutex<Stored>,
+    /// A permit for each byte that may be ahead of the broker.
+    ahead: OnceLock<Arc<Semaphore>>,
 }
 
 #[derive(Default)]
@@ -43,6 +49,7 @@ impl Mapped {
             which: (stat.st_dev, stat.st_ino),
             kv: OnceLock::new(),
             stored: Mutex::default(),
+            ahead: OnceLock::new(),
         })
     }
 
@@ -61,11 +68,25 @@ impl Mapped {
         kv.as_ref().map_err(|error| Error::Kv(Arc::clone(error)))
     }
 
+    /// Waits until so many bytes more may be sent by reference before the broker has answered for those
+    /// that were sent before; the permit is to be kept until it answers for these. `None` if the region
+    /// can't be used.
+    pub(crate) async fn run_ahead(&self, len: usize) -> Option<OwnedSemaphorePermit> {
+        let most = self.most().ok()? / AHEAD_PART;
+        // At most a quarter of `STORED_BYTES_MAX`.
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let ahead = self
+            .ahead
+            .get_or_init(|| Arc::new(Semaphore::new(most as usize)));
+        let bytes = u32::try_from(len).unwrap_or(u32::MAX).min(most);
+        Arc::clone(ahead).acquire_many_owned(bytes).await.ok()
+    }
+
     /// Stores a payload for a while and returns what refers to it; `None` if the region has no room.
     pub(crate) fn store(&self, payload: &[u8], ttl_ms: u64) -> Option<Vec<u8>> {
         let region = self.kv().ok()?.region();
         let len = payload.len() as u64;
-        let most = STORED_BYTES_MAX.min(region.declared_len() / STORED_PART);
+        let most = self.most().ok()?;
         if len > most {
             return None;
         }
@@ -80,6 +101,11 @@ impl Mapped {
         let options = ganger_region::SetOptions::new().ttl_ms(ttl_ms);
         region.set_with(&key, payload, options).ok()?;
         Some(Reference { len, key: &key }.to_payload().to_vec())
+    }
+
+    fn most(&self) -> Result<u64, Error> {
+        let part = self.kv()?.region().declared_len() / STORED_PART;
+        Ok(part.min(STORED_BYTES_MAX))
     }
 
     /// The payload that a reference means; `None` if it is not there any more.

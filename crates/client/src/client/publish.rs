@@ -1,13 +1,16 @@
 //! Publishing.
 
 use super::error::Error;
-use super::link::{framed, Ask, Link, Phase};
+use super::link::{framed, open, Ask, Link, Phase};
+use super::payload::Mapped;
+use super::table::Entry;
 use super::Client;
 use bytes::BytesMut;
 use ganger_protocol::hello::BY_REFERENCE;
 use ganger_protocol::{check_subject, headers, write_frame, Flags, Head, Op};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::time::timeout_at;
 
@@ -170,13 +173,15 @@ impl Client {
 
     async fn send(&self, message: &Outgoing<'_>) -> Result<Option<u64>, Error> {
         let link = self.link();
-        let reference = link.reference(message);
-        if reference.is_some() || message.flags.has(Flags::WANT_ACK) {
-            // Who sends by reference must not get ahead of the broker by more than it keeps.
-            let message = message.referring(reference.as_deref(), Flags::WANT_ACK);
+        if message.flags.has(Flags::WANT_ACK) {
+            let reference = link.reference(message);
+            let message = message.referring(reference.as_deref(), Flags::NONE);
             let write = |id, out: &mut BytesMut| message.write(Op::Publish, id, 0, out);
             let answer = link.call(self.ask(), write).await?;
             return Ok(Some(answer.head.seq));
+        }
+        if link.send_reference(message).await? {
+            return Ok(None);
         }
         let mut offered = link.offer(message)?;
         let deadline = link.deadline();
@@ -283,25 +288,60 @@ impl Link {
         Ok(Offered::Sent)
     }
 
-    /// A reference to the payload, stored in the region, if it is worth it and both sides can. What
-    /// is retained may be wanted long after it would be gone.
+    /// Sends a message with its payload by reference. It does not wait for the broker's answer, but
+    /// for those to messages before it, if too much was sent so: who gets ahead of the broker by more
+    /// than stays in the region loses it. `false`, with nothing sent, if the payload is to go inline.
+    async fn send_reference(&self, message: &Outgoing<'_>) -> Result<bool, Error> {
+        let Some((mapped, ttl_ms)) = self.place_for(message) else {
+            return Ok(false);
+        };
+        let deadline = self.deadline();
+        let ahead = timeout_at(deadline, mapped.run_ahead(message.payload.len())).await;
+        let Some(permit) = ahead.map_err(|_| Error::Timeout)? else {
+            return Ok(false);
+        };
+        let Some(reference) = mapped.store(message.payload, ttl_ms) else {
+            return Ok(false);
+        };
+        let message = message.referring(Some(&reference), Flags::WANT_ACK);
+        let mut permit = Some(permit);
+        self.when_up(deadline, |state| {
+            let is_same = |now: &Arc<Mapped>| Arc::ptr_eq(now, &mapped);
+            if !state.mapped.as_ref().is_some_and(is_same) {
+                return Err(Error::ConnectionLost);
+            }
+            let id = open(state)?;
+            message.write(Op::Publish, id, 0, &mut state.out)?;
+            if let Some(permit) = permit.take() {
+                state.table.insert(id, Entry::Receipt(permit));
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// A reference to the payload, stored in the region, if it is worth it and both sides can.
     pub(crate) fn reference(&self, message: &Outgoing<'_>) -> Option<Vec<u8>> {
+        let (mapped, ttl_ms) = self.place_for(message)?;
+        mapped.store(message.payload, ttl_ms)
+    }
+
+    /// Where the payload is to be stored, and for how long, if it is to go by reference. What is
+    /// retained may be wanted long after it would be gone.
+    fn place_for(&self, message: &Outgoing<'_>) -> Option<(Arc<Mapped>, u64)> {
         let len = message.payload.len();
         if len < ganger_protocol::limits::INLINE_LEN_MAX / 2 || message.flags.has(Flags::RETAIN) {
             return None;
         }
-        let (mapped, ttl_ms) = {
-            let state = self.lock();
-            let Phase::Up(session) = &state.phase else {
-                return None;
-            };
-            let welcome = &session.welcome;
-            if len < welcome.limits.inline_bytes || !welcome.can(BY_REFERENCE) {
-                return None;
-            }
-            (state.mapped.clone()?, welcome.limits.reference_ttl_ms)
+        let state = self.lock();
+        let Phase::Up(session) = &state.phase else {
+            return None;
         };
-        mapped.store(message.payload, ttl_ms)
+        let welcome = &session.welcome;
+        if len < welcome.limits.inline_bytes || !welcome.can(BY_REFERENCE) {
+            return None;
+        }
+        Some((state.mapped.clone()?, welcome.limits.reference_ttl_ms))
     }
 }
 

@@ -10,7 +10,7 @@ use ganger_protocol::{ErrorBody, Frame, Head, Op};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
 /// What becomes of an id after a frame.
@@ -61,6 +61,8 @@ pub(crate) struct Call {
 pub(crate) enum Entry {
     Call(Call),
     Route(Arc<dyn Route>),
+    /// Nobody waits for the one answer that will come, but it gives this back.
+    Receipt(#[expect(dead_code, reason = "held, and dropped with the entry")] OwnedSemaphorePermit),
     /// Nobody waits any more for the one answer that will come.
     DroppedCall,
     /// It was cancelled; its end will come.
@@ -193,7 +195,7 @@ impl Table {
             }
             Entry::DroppedCall if frame.head.op == Op::AdminProgress => return false,
             Entry::Cancelled if !is_end(&frame) => return false,
-            Entry::DroppedCall | Entry::Cancelled => {}
+            Entry::Receipt(_) | Entry::DroppedCall | Entry::Cancelled => {}
         }
         self.entries.remove(&id);
         false
@@ -211,7 +213,7 @@ impl Table {
                     route.lost();
                     self.entries.insert(id, Entry::Route(route));
                 }
-                Entry::DroppedCall | Entry::Cancelled => {}
+                Entry::Receipt(_) | Entry::DroppedCall | Entry::Cancelled => {}
             }
         }
     }
@@ -238,7 +240,7 @@ impl Table {
                     let _ = call.told.send(Err(error.clone()));
                 }
                 Entry::Route(route) => route.fail(error),
-                Entry::DroppedCall | Entry::Cancelled => {}
+                Entry::Receipt(_) | Entry::DroppedCall | Entry::Cancelled => {}
             }
         }
     }

@@ -290,6 +290,7 @@ fn the_region_comes_with_the_welcome_and_large_payloads_go_through_it() {
         assert_eq!(region.stats().entries, 2, "it went through the region");
         // One that is gone by the time it is wanted is told as lost.
         client.publish("large", &payload).await.unwrap();
+        client.flush().await.unwrap();
         region.clear().unwrap();
         match large.next().await {
             Some(Event::Gap(gap)) => assert_eq!((gap.from, gap.to, gap.count), (2, 2, Some(1))),
@@ -315,6 +316,47 @@ fn the_region_comes_with_the_welcome_and_large_payloads_go_through_it() {
         let without = ClientBuilder::new().without_region().home(fake.home());
         let without = without.connect().await.unwrap();
         assert!(matches!(without.kv(), Err(Error::NoRegion)));
+    });
+}
+
+/// Of 64 MiB, 8 are kept of a publisher's payloads, and of those 2 may be ahead of the broker.
+#[test]
+fn large_payloads_get_ahead_of_a_slow_broker_by_no_more_than_is_kept() {
+    run("ahead", async {
+        let region = Kv::create(Config::new(64 << 20)).unwrap();
+        let fake = Fake::with(Some(region.clone()));
+        let soon = ClientBuilder::new().timeout(Duration::from_millis(300));
+        let client = soon.home(fake.home()).connect().await.unwrap();
+        let mut large = client.subscribe("large").await.unwrap();
+        let payload = vec![7; 1 << 20];
+        fake.freeze(true);
+        for _ in 0..2 {
+            client.publish("large", &payload).await.unwrap();
+        }
+        let third = client.publish("large", &payload).await;
+        assert!(matches!(third, Err(Error::Timeout)), "{third:?}");
+        assert_eq!(region.stats().entries, 2, "the third was not stored");
+        let waiting = tokio::spawn({
+            let (client, payload) = (client.clone(), payload.clone());
+            async move { client.publish("large", &payload).await }
+        });
+        fake.freeze(false);
+        waiting.await.unwrap().unwrap();
+        // More than may be ahead goes alone.
+        client.publish("large", vec![7; 5 << 20]).await.unwrap();
+        for len in [1 << 20, 1 << 20, 1 << 20, 5 << 20] {
+            assert_eq!(message(large.next().await).payload().len(), len);
+        }
+        // A lost connection answers for nothing any more.
+        fake.freeze(true);
+        client.publish("large", &payload).await.unwrap();
+        fake.cut();
+        fake.freeze(false);
+        client.connected().await.unwrap();
+        for _ in 0..10 {
+            client.publish("large", &payload).await.unwrap();
+        }
+        client.flush().await.unwrap();
     });
 }
 
