@@ -338,7 +338,7 @@ impl Words<'_> {
         } else {
             words.load_many_into(places);
         }
-        // SAFETY: the capacity was reserved, and `count` words were initialised.
+        // SAFETY: the capacity was reserved, and all places initialised: `words` has as many.
         unsafe { out.set_len(start + len.min(count * 8)) };
     }
 
