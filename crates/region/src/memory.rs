@@ -310,17 +310,13 @@ impl Words<'_> {
     #[inline(never)]
     fn load_many_into(self, places: &mut [[MaybeUninit<u8>; 8]]) {
         let (lines, last) = places.as_chunks_mut::<LINE_WORDS>();
-        let mut rest = self;
-        for line in lines {
-            // There are as many words as places.
-            let Some((words, more)) = rest.split(LINE_WORDS as u64) else {
-                return;
-            };
-            words.prefetch_ahead();
+        let rest = self.from((lines.len() * LINE_WORDS) as u64);
+        for (line, words) in lines.iter_mut().zip(self.lines_ahead()) {
             words.load_into(line);
-            rest = more;
         }
-        rest.load_into(last);
+        if let Some(rest) = rest {
+            rest.load_into(last);
+        }
     }
 
     /// Appends the first `len` bytes of these words to `out`, or as many as there are.
@@ -381,23 +377,26 @@ impl Words<'_> {
             return self.fill(bytes);
         }
         let (lines, last) = bytes.as_chunks::<LINE_LEN>();
-        let mut rest = *self;
-        for line in lines {
-            let Some((words, more)) = rest.split(LINE_WORDS as u64) else {
-                return rest.fill(line);
-            };
-            words.prefetch_ahead();
+        for (line, words) in lines.iter().zip(self.lines_ahead()) {
             words.fill(line);
-            rest = more;
         }
-        rest.fill(last);
+        if let Some(rest) = self.from((lines.len() * LINE_WORDS) as u64) {
+            rest.fill(last);
+        }
     }
 
-    /// Asks the processor for the cache line that lies [`AHEAD`] of these words. It never faults.
+    /// As many words at a time as a cache line has, each time asking the processor for the line that
+    /// lies [`AHEAD`] of them; that never faults.
     #[inline(always)]
-    fn prefetch_ahead(&self) {
-        #[cfg(not(loom))]
-        prefetch(self.0.as_ptr().cast::<u8>().wrapping_add(AHEAD));
+    fn lines_ahead(self) -> impl Iterator<Item = Self> {
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            let (line, more) = rest.split(LINE_WORDS as u64)?;
+            rest = more;
+            #[cfg(not(loom))]
+            prefetch(line.0.as_ptr().cast::<u8>().wrapping_add(AHEAD));
+            Some(line)
+        })
     }
 }
 

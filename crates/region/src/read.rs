@@ -88,9 +88,9 @@ impl Region {
                 *hash = inner.hash(checked_key(key.as_ref())?);
             }
             prefetch(inner, &hashes[..batch.len()]);
-            for key in batch {
+            for (hash, key) in hashes.into_iter().zip(batch) {
                 let mut value = Vec::new();
-                let is_there = self.get_into(key.as_ref(), &mut value)?;
+                let is_there = get_hashed(inner, hash, key.as_ref(), &mut value)?;
                 values.push(is_there.then_some(value));
             }
         }
@@ -187,6 +187,17 @@ fn glance_into<K: Key>(inner: &Inner, hash: u64, key: K, value: &mut Vec<u8>) ->
 #[inline(never)]
 fn get_any(inner: &Inner, key: &[u8], value: &mut Vec<u8>) -> Result<bool, ReadError> {
     let hash = inner.hash(checked_key(key)?);
+    get_hashed(inner, hash, key, value)
+}
+
+/// The same for one whose hash is known.
+#[inline(always)]
+fn get_hashed(
+    inner: &Inner,
+    hash: u64,
+    key: &[u8],
+    value: &mut Vec<u8>,
+) -> Result<bool, ReadError> {
     value.clear();
     if let Some(found) = glance_into(inner, hash, key, value) {
         return Ok(found);
