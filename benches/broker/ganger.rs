@@ -197,7 +197,7 @@ impl Store for SocketStore {
     }
 }
 
-/// A client that does nothing.
+/// A client that does nothing. It is held only so that its connection stays.
 pub(crate) struct Idle(#[allow(dead_code)] Link);
 
 impl Idle {

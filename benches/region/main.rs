@@ -32,10 +32,10 @@ mod neighbour;
 mod report;
 mod scaling;
 mod shared;
-#[allow(dead_code)]
+#[allow(dead_code)] // benches/store uses the rest
 mod sides;
 mod takeover;
-#[allow(dead_code)]
+#[allow(dead_code)] // benches/store uses the rest
 mod workload;
 
 use report::Report;
