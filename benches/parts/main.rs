@@ -1,5 +1,5 @@
-//! `cargo bench --bench parts`: parts of the broker by themselves, under criterion: frames, matching
-//! of subjects, fan-out. The region's operations are in `benches/region`, which compares them.
+//! `cargo bench --bench parts`: parts by themselves, under criterion: operations of the region, frames,
+//! matching of subjects, fan-out. `benches/region` compares the first with what others have.
 
 // Whatever fails here ends the benchmark.
 #![allow(clippy::unwrap_used)]
@@ -12,9 +12,58 @@ use ganger_broker::topics::channel::{Batch, Delivery, Wish};
 use ganger_broker::topics::trie::Trie;
 use ganger_broker::topics::{Effects, Subscription, TopicLimits, Topics};
 use ganger_protocol::{Flags, Frame, FrameCodec, Head, Limits, Op, Pattern, Tail};
+use ganger_region::{Config, Options, Region};
 use std::hint::black_box;
 use std::sync::Arc;
 use tokio_util::codec::{Decoder, Encoder};
+
+/// Operations on one of 100,000 keys of 16 bytes, another one each time.
+fn region(criterion: &mut Criterion) {
+    const KEYS: usize = 100_000;
+    /// Has no factor in common with `KEYS`: each key has its turn, and none is near the one before.
+    const STEP: usize = 61_803;
+    const MANY: usize = 16;
+    let mut group = criterion.benchmark_group("region, 100,000 keys");
+    let keys: Vec<[u8; 16]> = (0..KEYS)
+        .map(|number| format!("{:016}", number * STEP % KEYS).into_bytes())
+        .map(|key| key.try_into().unwrap())
+        .collect();
+    let mut turns = keys.iter().cycle();
+    let mut next = || turns.next().unwrap();
+    for value_len in [64, 4096] {
+        let region = Region::create(&Config::new(2 << 30), Options::new()).unwrap();
+        let value = vec![0x5a; value_len];
+        for key in &keys {
+            region.set(key, &value).unwrap();
+        }
+        let mut into = Vec::new();
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("get", value_len), |bencher| {
+            bencher.iter(|| assert!(region.get_into(next(), &mut into).unwrap()));
+        });
+        group.bench_function(BenchmarkId::new("set", value_len), |bencher| {
+            bencher.iter(|| region.set(next(), &value).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("delete and set", value_len), |bencher| {
+            bencher.iter(|| {
+                let key = next();
+                assert!(region.delete(key).unwrap());
+                region.set(key, &value).unwrap()
+            });
+        });
+        let mut batches = keys.chunks(MANY).cycle();
+        group.throughput(Throughput::Elements(MANY as u64));
+        group.bench_function(BenchmarkId::new("get of 16", value_len), |bencher| {
+            bencher.iter(|| region.get_many(batches.next().unwrap()).unwrap());
+        });
+    }
+    let region = Region::create(&Config::new(1 << 30), Options::new()).unwrap();
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("incr", |bencher| {
+        bencher.iter(|| region.incr(next(), 1).unwrap());
+    });
+    group.finish();
+}
 
 fn frames(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame");
@@ -108,5 +157,5 @@ fn fan_out(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, frames, subjects, fan_out);
+criterion_group!(parts, region, frames, subjects, fan_out);
 criterion_main!(parts);
