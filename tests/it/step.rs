@@ -174,6 +174,14 @@ impl Stage {
         let start = Image::take(&self.file.mapping);
         let mut checker = Checker::new(&start, before, after);
         let walked = self.prove_with(&mut child, &mut checker);
+        let root = Image::take(&self.file.mapping).root(0);
+        let name = self.operation.name;
+        let moves = name.contains("_splits_") || name.contains("_merges_");
+        assert_eq!(
+            root != start.root(0),
+            moves,
+            "{name} does not do what it says"
+        );
         assert_eq!(child.release().hear(), "done");
         walked
     }

@@ -115,7 +115,7 @@ impl<'r> View<'r> {
     }
 }
 
-/// Goes on with what a look at the first two buckets of the key's chain shows. One key in fourteen
+/// Goes on with what a look at the first two buckets of the key's chain shows. One key in fifty
 /// is in the second, and more of those that are new.
 #[inline(never)]
 pub(crate) fn look_further<'r, T: Then<'r>>(

@@ -16,11 +16,8 @@ use crate::shard::{Locked, Root};
 use crate::sync::{fence, AtomicU64, Ordering};
 use smallvec::SmallVec;
 
-/// Entries per bucket above which a shard gets another one. At 4 of 7 slots few buckets overflow.
-#[cfg(not(loom))]
-const CROWDED: u64 = 4;
-/// The same, where buckets have two slots.
-#[cfg(loom)]
+/// Entries per bucket above which a shard gets another one. Those whose turn to be split is yet to come
+/// have up to twice as many: at 3 of 7 slots, few of them overflow.
 const CROWDED: u64 = 3;
 /// The slots of a chain. Usually they are few, and the allocator is not asked while a lock is held;
 /// longer chains take a region that had no page left for buckets.
@@ -418,7 +415,7 @@ mod tests {
         }
     }
 
-    /// 62 of 100, where the slots are chosen so; else it would be one in seven.
+    /// 70 of 100, where the slots are chosen so; else it would be one in seven.
     #[test]
     fn most_entries_are_where_they_are_looked_for_first() {
         let config = Config::new(16 << 20).shards(1);
@@ -437,7 +434,7 @@ mod tests {
         let count: usize = (0..Root::load(shard_words(inner, 0)).buckets())
             .map(|number| at_home(Bucket::of_shard(inner, 0, number).unwrap()))
             .sum();
-        assert!(count > 11_000, "{count}");
+        assert!(count > 13_000, "{count}");
     }
 
     fn fill(region: &Region, keys: impl Iterator<Item = u32>, value: &[u8]) -> Vec<[u8; 4]> {

@@ -362,7 +362,7 @@ fn ttl_of(inner: &Inner, entry: &EntryRef<'_>) -> Option<u64> {
 }
 
 /// Asks the memory for the buckets of all hashes, then for the entries they name. One key in
-/// fourteen is in the second bucket of its chain, which is asked for with the entries of the others.
+/// fifty is in the second bucket of its chain, which is asked for with the entries of the others.
 fn prefetch(inner: &Inner, hashes: &[u64]) {
     let mut buckets = [None; PREFETCH];
     for (bucket, &hash) in buckets.iter_mut().zip(hashes) {

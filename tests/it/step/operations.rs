@@ -97,6 +97,8 @@ pub(crate) fn value(name: &str, len: usize) -> Vec<u8> {
     words.take(len).collect()
 }
 
+/// Most entries of a shard with the 16 buckets that it begins with.
+const UNSPLIT_MAX: usize = 48;
 const SMALL: u64 = 1 << 20;
 const HOUR_MS: u64 = 3_600_000;
 /// One byte more than fits a block: in pages of its own.
@@ -134,14 +136,14 @@ static OPERATIONS: &[Operation] = &[
     ),
     on(
         "insert_that_splits_a_bucket",
-        |region| inserting(region, 64, 40),
+        |region| inserting(region, UNSPLIT_MAX, 40),
         |region, task| set_new(region, task, 40),
     ),
     on(
         "insert_that_splits_an_overflowing_bucket",
         |region| {
             let mut keys = crowd(region, 10);
-            let rest = fill(region, 64 - keys.len());
+            let rest = fill(region, UNSPLIT_MAX - keys.len());
             keys.extend(rest);
             Plan::new(subject(region), keys, Some(Seen::plain(&value("new", 40))))
         },
@@ -200,8 +202,8 @@ static OPERATIONS: &[Operation] = &[
     on(
         "delete_that_merges_buckets",
         |region| {
-            // Past 64 the shard has 17 buckets; with fewer entries than that it merges two.
-            let mut keys = fill(region, 65);
+            // The shard has 17 buckets now; with fewer entries than that it merges two.
+            let mut keys = fill(region, UNSPLIT_MAX + 1);
             for key in keys.drain(17..) {
                 assert!(region.delete(&key).unwrap());
             }
