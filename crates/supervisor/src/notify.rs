@@ -13,6 +13,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// The environment variable that names the socket.
@@ -20,6 +21,8 @@ pub const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// Longest message that is looked at; the protocol's are far shorter.
 const MESSAGE_MAX: usize = 4096;
+/// Between two attempts to tell a parent something that has not read what it was told before.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// First letter of a socket's name. Names stay shorter than `broker.sock`, so that they fit
 /// wherever that does.
 const PREFIX: &str = "n";
@@ -101,8 +104,18 @@ pub fn remove_stale(home: &Path) {
     }
 }
 
-/// Tells this process's own parent, if it wants to know.
-pub fn tell_parent(state: &str) -> io::Result<()> {
+/// Tells this process's own parent, if it wants to know, however late it reads what it was told before.
+/// What is told first arrives first.
+pub async fn tell_parent(state: &str) {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    let is_full = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    while send_to_parent(state).is_err_and(is_full) {
+        tokio::time::sleep(FULL_PAUSE).await;
+    }
+}
+
+fn send_to_parent(state: &str) -> io::Result<()> {
     let Some(target) = std::env::var_os(NOTIFY_VARIABLE).filter(|target| !target.is_empty()) else {
         return Ok(());
     };
@@ -123,9 +136,10 @@ pub(crate) async fn feed_watchdog() {
     let Some(micros) = number("WATCHDOG_USEC").filter(|micros| is_meant && *micros > 0) else {
         return;
     };
-    let pause = std::time::Duration::from_micros(micros / 2);
+    let pause = Duration::from_micros(micros / 2);
     loop {
-        let _ = tell_parent("WATCHDOG=1");
+        // A parent whose socket is full of them has no need of another.
+        let _ = send_to_parent("WATCHDOG=1");
         tokio::time::sleep(pause).await;
     }
 }

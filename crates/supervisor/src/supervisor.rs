@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::LocalSet;
 
-/// How long what is still to be shown has for it at the end.
+/// How long what is still to be shown or said has for it at the end.
 const LAST_LINES: Duration = Duration::from_millis(500);
 /// How often, at most, and how fast it is tried to remove control groups whose processes just died.
 const SWEEPS_MAX: usize = 100;
@@ -252,7 +252,7 @@ async fn supervise(core: &Rc<Core>, signals: &mut Signals) {
 
 /// Stops everything: apps first, then the broker. A signal that comes meanwhile hastens.
 async fn end(core: &Rc<Core>, signals: &mut Signals) {
-    let _ = notify::tell_parent("STOPPING=1");
+    let told = tokio::spawn(notify::tell_parent("STOPPING=1"));
     let stop = async {
         let mut stops = tokio::task::JoinSet::new();
         for app in core.all() {
@@ -290,6 +290,7 @@ async fn end(core: &Rc<Core>, signals: &mut Signals) {
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
+    let _ = tokio::time::timeout(LAST_LINES, told).await;
 }
 
 /// Why it was no success, if it was none.
@@ -309,10 +310,10 @@ fn tell_when_ready(core: &Rc<Core>) {
         for app in &apps {
             app.settled().await;
         }
-        if apps.iter().all(|app| app.is_ready()) {
-            let _ = notify::tell_parent("READY=1");
-        }
         memory::forget_start();
+        if apps.iter().all(|app| app.is_ready()) {
+            notify::tell_parent("READY=1").await;
+        }
     });
 }
 

@@ -184,6 +184,25 @@ fn a_service_managers_watchdog_is_fed() {
     while manager.hear() != "STOPPING=1" {}
 }
 
+/// A service manager that is busy elsewhere, with more in its socket than that holds.
+#[test]
+fn a_service_manager_that_reads_late_is_told_all_the_same() {
+    let Some(recipe) = recipe("late manager", "node", NODE, "tcp") else {
+        return;
+    };
+    let manager = Manager::new("late manager's socket");
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"WATCHDOG=1", manager.path()).is_ok() {}
+    let ganger = recipe.env("NOTIFY_SOCKET", &manager.path()).start();
+    while manager.hear() != "READY=1" {}
+    while other.send_to(b"WATCHDOG=1", manager.path()).is_ok() {}
+    std::thread::scope(|scope| {
+        scope.spawn(|| while manager.hear() != "STOPPING=1" {});
+        ganger.stop();
+    });
+}
+
 /// A watchdog that is meant for another process (of whom this one inherited it) is not fed.
 #[test]
 fn the_watchdog_of_another_process_is_not_fed() {

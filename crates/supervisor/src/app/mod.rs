@@ -45,7 +45,7 @@ use tokio::sync::{mpsc, watch};
 
 /// How often queues are looked at while nothing is in them, and while something is.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
-const LOOK_BUSY: Duration = Duration::from_millis(50);
+const LOOK_BUSY: Duration = Duration::from_millis(80);
 
 /// Why something could not be done with an app.
 #[derive(Debug, thiserror::Error)]
