@@ -59,19 +59,34 @@ pub(crate) fn ready() {
 /// Who is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
+    /// Through the `Client` that its users have.
     Ganger,
+    /// Its protocol on a bare socket.
+    GangerBare,
+    /// Its protocol on a bare socket.
     Redis,
+    /// Through the client that its users have.
+    RedisRs,
     Nats,
     ZeroMq,
 }
 
 impl System {
-    pub(crate) const ALL: [Self; 4] = [Self::Ganger, Self::Redis, Self::Nats, Self::ZeroMq];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Ganger,
+        Self::GangerBare,
+        Self::Redis,
+        Self::RedisRs,
+        Self::Nats,
+        Self::ZeroMq,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ganger => "ganger",
+            Self::GangerBare => "ganger, bare socket",
             Self::Redis => "redis",
+            Self::RedisRs => "redis-rs",
             Self::Nats => "nats",
             Self::ZeroMq => "zeromq",
         }
@@ -80,10 +95,19 @@ impl System {
     /// The Debian package it comes with.
     pub(crate) fn package(self) -> &'static str {
         match self {
-            Self::Ganger => "nothing",
-            Self::Redis => "redis-server",
+            Self::Ganger | Self::GangerBare => "nothing",
+            Self::Redis | Self::RedisRs => "redis-server",
             Self::Nats => "nats-server",
             Self::ZeroMq => "gcc libzmq3-dev",
+        }
+    }
+
+    /// Ganger by the same kind of client: who has a hand-written one is compared with a hand-written one.
+    #[allow(dead_code)] // benches/store has a way of its own
+    pub(crate) fn counterpart(self) -> Self {
+        match self {
+            Self::Redis => Self::GangerBare,
+            _ => Self::Ganger,
         }
     }
 
@@ -104,12 +128,12 @@ impl Server {
     pub(crate) fn start(system: System) -> Option<Self> {
         let home = new_home();
         let (command, address) = match system {
-            System::Ganger => {
+            System::Ganger | System::GangerBare => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_ganger"));
                 command.arg("broker").arg("--home").arg(&home);
                 (command, home.join("broker.sock"))
             }
-            System::Redis => {
+            System::Redis | System::RedisRs => {
                 let socket = home.join("redis.sock");
                 let mut command = Command::new("redis-server");
                 command.args(["--port", "0", "--save", "", "--appendonly", "no"]);

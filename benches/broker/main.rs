@@ -1,9 +1,10 @@
 //! `cargo bench --bench broker`: ganger's broker beside Redis, nats-server and ZeroMQ.
 //!
 //! Every publisher, subscriber, asker and answerer is a process of its own, and the systems take
-//! turns within each round. Ganger's processes use the `Client` that its users have; the others'
-//! have hand-written ones that do no more than they must. Systems that are not installed are left
-//! out (Debian's packages: `redis-server nats-server libzmq3-dev`).
+//! turns within each round. Like is compared with like: `ganger`, through the `Client` that its users
+//! have, with `redis-rs`, the client of Redis's users; `ganger, bare socket` with `redis`, both with
+//! hand-written clients that do no more than they must, as NATS and ZeroMQ have them too. Systems that are
+//! not installed are left out (Debian's packages: `redis-server nats-server libzmq3-dev`).
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
 //! (`stream`, `latency`, `request`, `store`, `stopped`, `idle`, `command`, `profile`, `scaling`), `--json
@@ -17,6 +18,7 @@
     clippy::cast_sign_loss
 )]
 
+mod bare;
 mod ganger;
 mod hop;
 mod link;
@@ -24,12 +26,14 @@ mod measure;
 mod nats;
 mod profile;
 mod redis;
+mod redis_rs;
 #[path = "../report.rs"]
 mod report;
 mod roles;
 mod scaling;
 mod zeromq;
 
+use link::System;
 use report::Report;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -89,12 +93,14 @@ fn measure_all(words: Vec<String>) -> ExitCode {
         }
     }
     let mut report = Report::default();
-    let systems = measure::installed(&mut report);
+    let mut systems = measure::installed(&mut report);
     measure::streams(&mut report, &effort, &systems);
     measure::requests(&mut report, &effort, &systems);
     measure::store(&mut report, &effort, &systems);
     measure::stopped(&mut report, &effort);
     measure::rest(&mut report, &effort);
+    // What is left is about servers, whatever client they have.
+    systems.retain(|system| !matches!(system, System::GangerBare | System::RedisRs));
     profile::run(&mut report, &effort, &systems);
     scaling::fan_out(&mut report, &effort, &systems);
     report.print(markdown);

@@ -1,7 +1,7 @@
 //! The processes of a comparison: this program again, with a role.
 
 use crate::link::{ready, Publish, Receive, Server, Store, System};
-use crate::{ganger, hop, nats, redis, zeromq};
+use crate::{bare, ganger, hop, nats, redis, redis_rs, zeromq};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -169,7 +169,9 @@ pub(crate) fn play(words: &[String]) {
             };
             let mut link: Box<dyn Publish> = match system {
                 System::Ganger => Box::new(ganger::Publisher::connect(address)),
+                System::GangerBare => Box::new(bare::Bare::connect(address)),
                 System::Redis => Box::new(redis::Redis::connect(address)),
+                System::RedisRs => Box::new(redis_rs::Commands::connect(address)),
                 System::Nats => Box::new(nats::Nats::connect(address)),
                 System::ZeroMq => unreachable!("it has a program of its own"),
             };
@@ -179,7 +181,9 @@ pub(crate) fn play(words: &[String]) {
         "subscribe" => {
             let mut link: Box<dyn Receive> = match system {
                 System::Ganger => Box::new(ganger::Subscriber::connect(address)),
+                System::GangerBare => Box::new(bare::Bare::subscribed(address)),
                 System::Redis => Box::new(redis::Redis::subscribed(address)),
+                System::RedisRs => Box::new(redis_rs::Subscribed::connect(address)),
                 System::Nats => Box::new(nats::Nats::subscribed(address, crate::link::SUBJECT)),
                 System::ZeroMq => unreachable!("it has a program of its own"),
             };
@@ -268,7 +272,9 @@ fn subscribe(link: &mut dyn Receive) {
 pub(crate) fn store(system: System, address: &str) -> Option<Box<dyn Store>> {
     match system {
         System::Ganger => Some(Box::new(ganger::SocketStore::connect(address))),
+        System::GangerBare => Some(Box::new(bare::Bare::connect(address))),
         System::Redis => Some(Box::new(redis::Redis::connect(address))),
+        System::RedisRs => Some(Box::new(redis_rs::Commands::connect(address))),
         _ => None,
     }
 }

@@ -95,7 +95,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
         effort: Effort {
             rounds: 5,
             slice: Duration::from_secs(5),
-            starts: 15,
+            starts: 24,
             only: None,
         },
         json: None,

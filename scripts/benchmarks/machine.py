@@ -21,6 +21,7 @@ PEERS = {
             r"(\d\S+)", "scripts/fixtures, which installs it below tests/fixtures from npm"),
     "heed (LMDB)": (["cargo", "tree", "--quiet", "--invert", "heed", "--depth", "0"], r"v(\S+)", "cargo build"),
     "dashmap": (["cargo", "tree", "--quiet", "--invert", "dashmap", "--depth", "0"], r"v(\S+)", "cargo build"),
+    "redis-rs": (["cargo", "tree", "--quiet", "--invert", "redis", "--depth", "0"], r"v(\S+)", "cargo build"),
     "raw_sync": (["cargo", "tree", "--quiet", "--invert", "raw_sync", "--depth", "0"], r"v(\S+)", "cargo build"),
     "rustc": (["rustc", "--version"], r"rustc (\S+)", "rustup"),
 }

@@ -6,7 +6,7 @@ from results import byte_size, duration, si
 # A side has the same sign on every plot.
 SIDES = ["ganger region", "ganger socket", "redis", "redis, 16 pipelined", "memcached", "lmdb",
          "mutex table", "dashmap, threads"]
-SYSTEMS = ["ganger", "nats", "redis", "zeromq"]
+SYSTEMS = ["ganger", "nats", "redis", "zeromq", "ganger, bare socket", "redis-rs"]
 MANAGERS = ["ganger reuseport", "ganger shared", "node:cluster rr", "node:cluster none", "pm2",
             "nginx before", "single process"]
 WHISKERS = "Medians of the rounds; lines show their least and greatest. "

@@ -48,6 +48,7 @@ def messages(results):
     for case in ("64 B, 1 to 1", "64 B, 1 to 4", "4096 B, 1 to 1", "4096 B, 1 to 4", "1 MiB, 1 to 1"):
         rates = medians(results.figures("broker", f"messages received, {case}"))
         own = rates.pop("ganger", None)
+        rates.pop("ganger, bare socket", None)
         if own:
             others = ", ".join(f"{digits(own / rate)} x {name}" for name, rate in rates.items())
             lines.append(f"- {case}: {si(own * 1e3)}/s, {others}")

@@ -21,9 +21,10 @@ METHOD = """## Method
   in the tables of `store`: they say what an operation costs who waits for it, not what happens to those behind it.
   **Open loop** (operations begin at their time, late or not, and are counted from then) are the latencies at a
   steady pace of `store` and `broker`. wrk is a closed loop.
-- Clients of Redis, memcached and NATS are hand-written and do no more than they must; Ganger's socket is used
-  through the client that its users have. Servers run with their defaults, without persistence; LMDB without
-  syncing, on /dev/shm.
+- Clients of `redis`, memcached, NATS and ZeroMQ are hand-written and do no more than they must; Ganger's socket is
+  used through the client that its users have. In `broker`, like is compared with like where Redis is the measure:
+  `ganger` with `redis-rs`, each through the client that its users have (with tokio), and `ganger, bare socket` with
+  `redis`. Servers run with their defaults, without persistence; LMDB without syncing, on /dev/shm.
 - Ganger's programs and crates are built as `cargo bench` builds them, with thin link-time optimisation; `cargo build
   --profile bench` gives users the same.
 - CPU per operation is that of clients and server together, as the kernel accounts for it. The kernel's own work
