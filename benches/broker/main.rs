@@ -24,6 +24,8 @@ mod hop;
 mod link;
 mod measure;
 mod nats;
+#[path = "../options.rs"]
+mod options;
 mod profile;
 mod redis;
 mod redis_rs;
@@ -34,6 +36,7 @@ mod scaling;
 mod zeromq;
 
 use link::System;
+use options::Options;
 use report::Report;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,71 +47,52 @@ pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// Length of one measurement of one side.
     pub(crate) slice: Duration,
-    only: Option<String>,
+    options: Options,
 }
 
 impl Effort {
+    fn of(options: Options) -> Self {
+        let (rounds, slice_ms) = if options.is_quick {
+            (3, 500)
+        } else {
+            (7, 2000)
+        };
+        Self {
+            is_quick: options.is_quick,
+            rounds,
+            slice: Duration::from_millis(slice_ms),
+            options,
+        }
+    }
+
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only))
+        self.options.wants(name)
     }
 }
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.first().map(String::as_str) {
-        // `cargo bench` passes an argument, `cargo test --all-targets` does not: that is no time
-        // to measure.
-        None => println!("nothing measured; run: cargo bench --bench broker"),
-        Some("--role") => roles::play(&words[1..]),
-        Some(_) => return measure_all(words),
+    if words.first().is_some_and(|word| word == "--role") {
+        roles::play(&words[1..]);
+        return ExitCode::SUCCESS;
     }
-    ExitCode::SUCCESS
+    match Options::read("broker", |_, _| Ok(false)) {
+        Ok(options) => measure_all(&Effort::of(options)),
+        Err(code) => code,
+    }
 }
 
-fn measure_all(words: Vec<String>) -> ExitCode {
-    let mut effort = Effort {
-        is_quick: false,
-        rounds: 7,
-        slice: Duration::from_secs(2),
-        only: None,
-    };
-    let (mut json, mut markdown) = (None, false);
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            // What cargo passes to every benchmark.
-            "--bench" => {}
-            "--quick" => {
-                effort.is_quick = true;
-                effort.rounds = 3;
-                effort.slice = Duration::from_millis(500);
-            }
-            "--only" => effort.only = words.next(),
-            "--json" => json = words.next(),
-            "--markdown" => markdown = true,
-            other => {
-                eprintln!("what is {other}? See benches/broker/main.rs");
-                return ExitCode::from(2);
-            }
-        }
-    }
+fn measure_all(effort: &Effort) -> ExitCode {
     let mut report = Report::default();
     let mut systems = measure::installed(&mut report);
-    measure::streams(&mut report, &effort, &systems);
-    measure::requests(&mut report, &effort, &systems);
-    measure::store(&mut report, &effort, &systems);
-    measure::stopped(&mut report, &effort);
-    measure::rest(&mut report, &effort);
+    measure::streams(&mut report, effort, &systems);
+    measure::requests(&mut report, effort, &systems);
+    measure::store(&mut report, effort, &systems);
+    measure::stopped(&mut report, effort);
+    measure::rest(&mut report, effort);
     // What is left is about servers, whatever client they have.
     systems.retain(|system| !matches!(system, System::GangerBare | System::RedisRs));
-    profile::run(&mut report, &effort, &systems);
-    scaling::fan_out(&mut report, &effort, &systems);
-    report.print(markdown);
-    if let Some(path) = json {
-        if let Err(error) = report.write_json(&path) {
-            eprintln!("{path}: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
+    profile::run(&mut report, effort, &systems);
+    scaling::fan_out(&mut report, effort, &systems);
+    effort.options.tell(&report)
 }

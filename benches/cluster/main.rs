@@ -19,6 +19,8 @@
 
 mod disturbed;
 mod nginx;
+#[path = "../options.rs"]
+mod options;
 #[path = "../report.rs"]
 mod report;
 mod scaling;
@@ -29,6 +31,7 @@ mod system;
 mod throughput;
 mod wrk;
 
+use options::Options;
 use report::Report;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,34 +43,32 @@ pub(crate) struct Effort {
     pub(crate) slice: Duration,
     /// Starts and kills of each side.
     pub(crate) starts: usize,
-    only: Option<String>,
+    options: Options,
 }
 
 impl Effort {
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only))
+    fn of(options: Options) -> Self {
+        let (rounds, seconds, starts) = match options.is_quick {
+            true => (3, 2, 7),
+            false => (5, 5, 24),
+        };
+        Self {
+            rounds,
+            slice: Duration::from_secs(seconds),
+            starts,
+            options,
+        }
     }
-}
 
-struct Args {
-    effort: Effort,
-    json: Option<String>,
-    markdown: bool,
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.options.wants(name)
+    }
 }
 
 fn main() -> ExitCode {
-    // `cargo bench` passes an argument, `cargo test --all-targets` does not: that is no time to
-    // measure.
-    if std::env::args().len() == 1 {
-        println!("nothing measured; run: cargo bench --bench cluster");
-        return ExitCode::SUCCESS;
-    }
-    let args = match parse(std::env::args().skip(1)) {
-        Ok(args) => args,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(2);
-        }
+    let effort = match Options::read("cluster", |_, _| Ok(false)) {
+        Ok(options) => Effort::of(options),
+        Err(code) => return code,
     };
     let mut report = Report::default();
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
@@ -75,47 +76,10 @@ fn main() -> ExitCode {
         "{processors} processors, {} workers",
         sides::WORKERS
     ));
-    throughput::run(&mut report, &args.effort);
-    slow::run(&mut report, &args.effort);
-    disturbed::run(&mut report, &args.effort);
-    starts::run(&mut report, &args.effort);
-    scaling::run(&mut report, &args.effort);
-    report.print(args.markdown);
-    if let Some(path) = args.json {
-        if let Err(error) = report.write_json(&path) {
-            eprintln!("{path}: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut args = Args {
-        effort: Effort {
-            rounds: 5,
-            slice: Duration::from_secs(5),
-            starts: 24,
-            only: None,
-        },
-        json: None,
-        markdown: false,
-    };
-    while let Some(word) = words.next() {
-        let mut next = |what: &str| words.next().ok_or(format!("{word} needs {what}"));
-        match word.as_str() {
-            // What cargo passes to every benchmark.
-            "--bench" => {}
-            "--quick" => {
-                args.effort.rounds = 3;
-                args.effort.slice = Duration::from_secs(2);
-                args.effort.starts = 7;
-            }
-            "--only" => args.effort.only = Some(next("a name")?),
-            "--json" => args.json = Some(next("a file")?),
-            "--markdown" => args.markdown = true,
-            other => return Err(format!("what is {other}? See benches/cluster/main.rs")),
-        }
-    }
-    Ok(args)
+    throughput::run(&mut report, &effort);
+    slow::run(&mut report, &effort);
+    disturbed::run(&mut report, &effort);
+    starts::run(&mut report, &effort);
+    scaling::run(&mut report, &effort);
+    effort.options.tell(&report)
 }

@@ -28,6 +28,8 @@ mod instructions;
 mod lmdb;
 mod naive;
 mod neighbour;
+#[path = "../options.rs"]
+mod options;
 #[path = "../report.rs"]
 mod report;
 mod scaling;
@@ -38,6 +40,7 @@ mod takeover;
 #[allow(dead_code)] // benches/store uses the rest
 mod workload;
 
+use options::Options;
 use report::Report;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,37 +51,43 @@ pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// Length of one measurement of one side.
     pub(crate) slice: Duration,
-    only: Option<String>,
+    options: Options,
 }
 
 impl Effort {
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only))
+    fn of(options: Options) -> Self {
+        let (rounds, slice_ms) = if options.is_quick { (5, 30) } else { (7, 150) };
+        Self {
+            is_quick: options.is_quick,
+            rounds,
+            slice: Duration::from_millis(slice_ms),
+            options,
+        }
     }
-}
 
-struct Args {
-    effort: Effort,
-    json: Option<String>,
-    markdown: bool,
-    callgrind: Option<(String, u64)>,
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.options.wants(name)
+    }
 }
 
 fn main() -> ExitCode {
-    // `cargo bench` passes an argument, `cargo test --all-targets` does not: that is no time to
-    // measure.
-    if std::env::args().len() == 1 {
-        println!("nothing measured; run: cargo bench --bench region");
-        return ExitCode::SUCCESS;
-    }
-    let args = match parse(std::env::args().skip(1)) {
-        Ok(args) => args,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(2);
+    let mut callgrind = None;
+    let options = Options::read("region", |word, more| {
+        if word == "--callgrind" {
+            let mut next = |what: &str| more.next().ok_or(format!("--callgrind needs {what}"));
+            let operation = next("get, set or incr")?;
+            let ops: u64 = next("a number")?
+                .parse()
+                .map_err(|_| "--callgrind needs a number of operations")?;
+            callgrind = Some((operation, ops));
         }
+        Ok(word == "--callgrind")
+    });
+    let effort = match options {
+        Ok(options) => Effort::of(options),
+        Err(code) => return code,
     };
-    if let Some((operation, ops)) = args.callgrind {
+    if let Some((operation, ops)) = callgrind {
         if let Err(error) = instructions::run(&operation, ops) {
             eprintln!("{error}");
             return ExitCode::from(2);
@@ -86,13 +95,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut report = Report::default();
-    compare::run(&mut report, &args.effort);
-    neighbour::run(&mut report, &args.effort);
-    growth::run(&mut report, &args.effort);
-    takeover::run(&mut report, &args.effort);
-    footprint::run(&mut report, &args.effort);
-    batch::run(&mut report, &args.effort);
-    scaling::run(&mut report, &args.effort);
+    compare::run(&mut report, &effort);
+    neighbour::run(&mut report, &effort);
+    growth::run(&mut report, &effort);
+    takeover::run(&mut report, &effort);
+    footprint::run(&mut report, &effort);
+    batch::run(&mut report, &effort);
+    scaling::run(&mut report, &effort);
     let (disturbed, measured) = crew::disturbed();
     if disturbed > 0 {
         report.note(format!(
@@ -100,49 +109,5 @@ fn main() -> ExitCode {
              with others: it was not a quiet machine"
         ));
     }
-    report.print(args.markdown);
-    if let Some(path) = args.json {
-        if let Err(error) = report.write_json(&path) {
-            eprintln!("{path}: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut args = Args {
-        effort: Effort {
-            is_quick: false,
-            rounds: 7,
-            slice: Duration::from_millis(150),
-            only: None,
-        },
-        json: None,
-        markdown: false,
-        callgrind: None,
-    };
-    while let Some(word) = words.next() {
-        let mut next = |what: &str| words.next().ok_or(format!("{word} needs {what}"));
-        match word.as_str() {
-            // What cargo passes to every benchmark.
-            "--bench" => {}
-            "--quick" => {
-                args.effort.is_quick = true;
-                args.effort.rounds = 5;
-                args.effort.slice = Duration::from_millis(30);
-            }
-            "--only" => args.effort.only = Some(next("a name")?),
-            "--json" => args.json = Some(next("a file")?),
-            "--markdown" => args.markdown = true,
-            "--callgrind" => {
-                let operation = next("get, set or incr")?;
-                let ops = next("a number")?.parse();
-                let ops = ops.map_err(|_| "--callgrind needs a number of operations")?;
-                args.callgrind = Some((operation, ops));
-            }
-            other => return Err(format!("what is {other}? See benches/region/main.rs")),
-        }
-    }
-    Ok(args)
+    effort.options.tell(&report)
 }

@@ -35,6 +35,8 @@ mod lmdb;
 mod memcached;
 #[path = "../region/naive.rs"]
 mod naive;
+#[path = "../options.rs"]
+mod options;
 #[path = "../broker/redis.rs"]
 mod redis;
 #[path = "../report.rs"]
@@ -52,6 +54,7 @@ mod workload;
 #[path = "../broker/zeromq.rs"]
 mod zeromq;
 
+use options::Options;
 use report::Report;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -61,58 +64,40 @@ pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// Length of one measurement of one side.
     pub(crate) slice: Duration,
-    only: Option<String>,
+    options: Options,
 }
 
 impl Effort {
+    fn of(options: Options) -> Self {
+        Self {
+            rounds: 5,
+            slice: Duration::from_millis(if options.is_quick { 20 } else { 100 }),
+            options,
+        }
+    }
+
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only))
+        self.options.wants(name)
     }
 }
 
 fn main() -> ExitCode {
-    // `cargo bench` passes an argument, `cargo test --all-targets` does not: that is no time to
-    // measure.
-    if std::env::args().len() == 1 {
-        println!("nothing measured; run: cargo bench --bench store");
-        return ExitCode::SUCCESS;
-    }
-    let mut effort = Effort {
-        rounds: 5,
-        slice: Duration::from_millis(100),
-        only: None,
+    let mut is_check = false;
+    let options = Options::read("store", |word, _| {
+        is_check |= word == "--check";
+        Ok(word == "--check")
+    });
+    let effort = match options {
+        Ok(options) => Effort::of(options),
+        Err(code) => return code,
     };
-    let (mut json, mut markdown, mut is_check) = (None, false, false);
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            // What cargo passes to every benchmark.
-            "--bench" => {}
-            "--quick" => effort.slice = Duration::from_millis(20),
-            "--only" => effort.only = words.next(),
-            "--json" => json = words.next(),
-            "--markdown" => markdown = true,
-            "--check" => is_check = true,
-            other => {
-                eprintln!("what is {other}? See benches/store/main.rs");
-                return ExitCode::from(2);
-            }
-        }
-    }
     let mut report = Report::default();
     if is_check {
         return check(&mut report, &effort);
     }
     limits::run(&mut report, &effort);
     compare::run(&mut report, &effort);
-    report.print(markdown);
-    if let Some(path) = json {
-        if let Err(error) = report.write_json(&path) {
-            eprintln!("{path}: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
+    effort.options.tell(&report)
 }
 
 fn check(report: &mut Report, effort: &Effort) -> ExitCode {

@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) closing: bool,
     /// The task sleeps and must be woken when there is something to write.
     pub(crate) idle: bool,
+    /// The last call that was written by itself: until it is answered, others are gathered.
+    ahead: u32,
 }
 
 impl State {
@@ -88,6 +90,7 @@ impl Link {
                 generations: 0,
                 closing: false,
                 idle: false,
+                ahead: 0,
             }),
             wake: Notify::new(),
             changed: Notify::new(),
@@ -186,6 +189,10 @@ impl Link {
             .when_up(connected_by, |state| {
                 let id = open(state)?;
                 write(id, &mut state.out)?;
+                if !state.table.is_asked(state.ahead) {
+                    state.ahead = id;
+                    state.outlet.hurry();
+                }
                 let (told, answer) = oneshot::channel();
                 let progress = progress.take();
                 let due = state.table.due();

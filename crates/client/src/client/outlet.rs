@@ -2,7 +2,8 @@
 //!
 //! What handles write gathers until the task runs, and goes out in one piece. One who says much
 //! without ever waiting would gather a lot before the task has its turn, and the broker would have
-//! nothing to do meanwhile: so when enough has come together, the handle writes it itself.
+//! nothing to do meanwhile: so when enough has come together, the handle writes it itself. So it does where
+//! somebody asks and waits, and nothing else is on its way: then there is nothing to gather.
 
 use bytes::BytesMut;
 use rustix::io::Errno;
@@ -20,6 +21,8 @@ pub(crate) struct Outlet {
     sent: usize,
     /// The task has something in hand that comes first.
     is_taken: bool,
+    /// What is written now is worth a system call, however little it is.
+    is_urgent: bool,
 }
 
 impl Outlet {
@@ -31,14 +34,17 @@ impl Outlet {
         }
     }
 
-    /// Writes what waits, if that is much and nothing comes before it. `true` if nothing is left;
-    /// otherwise the task goes on with it.
+    /// Says of what is written next that it is not to wait for more.
+    pub(crate) fn hurry(&mut self) {
+        self.is_urgent = true;
+    }
+
+    /// Writes what waits, if that is much or urgent and nothing comes before it. `true` if nothing is
+    /// left; otherwise the task goes on with it.
     #[inline]
     pub(crate) fn pour(&mut self, out: &mut BytesMut) -> bool {
-        if self.is_taken || out.len() < WORTH {
-            return false;
-        }
-        self.write(out)
+        let is_worth_it = std::mem::take(&mut self.is_urgent) || out.len() >= WORTH;
+        !self.is_taken && is_worth_it && self.write(out)
     }
 
     fn write(&mut self, out: &mut BytesMut) -> bool {
@@ -102,5 +108,25 @@ mod tests {
         let expected = [vec![1; WORTH - 1], vec![2], vec![3; written]].concat();
         assert!(received == expected);
         assert!(outlet.pour(&mut later));
+    }
+
+    #[test]
+    fn what_is_urgent_goes_out_at_once_and_what_comes_behind_it_waits() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut outlet = Outlet::new(Some(ours.into()));
+        let mut out = BytesMut::from(&b"first"[..]);
+        outlet.hurry();
+        assert!(outlet.pour(&mut out) && out.is_empty());
+        out.extend_from_slice(b"second");
+        assert!(!outlet.pour(&mut out));
+        // It is not urgent any more when the task has given back what came first.
+        outlet.take();
+        outlet.hurry();
+        assert!(!outlet.pour(&mut out));
+        outlet.give_back();
+        assert!(!outlet.pour(&mut out));
+        let mut received = [0; 5];
+        theirs.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"first");
     }
 }

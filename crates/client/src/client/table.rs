@@ -93,6 +93,11 @@ impl Table {
         }
     }
 
+    /// Whether a call of this id waits for its answer.
+    pub(crate) fn is_asked(&self, id: u32) -> bool {
+        matches!(self.entries.get(&id), Some(Entry::Call(_)))
+    }
+
     pub(crate) fn insert(&mut self, id: u32, entry: Entry) {
         if let Entry::Call(Call {
             deadline: Some(deadline),
