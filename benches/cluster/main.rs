@@ -6,8 +6,8 @@
 //! `scripts/fixtures`. Run it on a quiet machine with at least two processors.
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
-//! (`throughput`, `slow`, `reload under load`, `kill under load`, `start`, `kill`, `status`,
-//! `scaling`), `--json FILE`, `--markdown`.
+//! (`throughput`, `slow`, `reload under load`, `kill under load`, `start to first`, `kill to
+//! replacement`, `status`, `scaling`), `--json FILE`, `--markdown`.
 
 // Whatever fails here ends the benchmark, and its numbers are far from where these casts would
 // hurt.

@@ -6,12 +6,13 @@ use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A control group (v2). Removed when it is dropped, if it is empty then.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
+    directory: OwnedFd,
     procs: OwnedFd,
 }
 
@@ -33,12 +34,13 @@ impl Cgroup {
             let _ = fs::remove_dir(&path);
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let procs = rustix::fs::open(
-            path.join("cgroup.procs"),
-            OFlags::WRONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        Ok(Self { path, procs })
+        let open =
+            |path: &Path, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+        Ok(Self {
+            directory: open(&path, OFlags::PATH | OFlags::DIRECTORY)?,
+            procs: open(&path.join("cgroup.procs"), OFlags::WRONLY)?,
+            path,
+        })
     }
 
     /// Kills all that is in it.
@@ -60,6 +62,10 @@ impl Cgroup {
     #[must_use]
     pub fn remove(&self) -> bool {
         gone(&self.path)
+    }
+
+    pub(super) const fn directory(&self) -> &OwnedFd {
+        &self.directory
     }
 
     pub(super) const fn procs(&self) -> &OwnedFd {
@@ -84,7 +90,7 @@ pub(crate) fn sweep(is_wanted: impl Fn(&str) -> bool) -> usize {
         .count()
 }
 
-fn gone(path: &std::path::Path) -> bool {
+fn gone(path: &Path) -> bool {
     match fs::remove_dir(path) {
         Ok(()) => true,
         Err(error) => error.kind() == io::ErrorKind::NotFound,

@@ -16,6 +16,9 @@ pub(super) const REPORT_LEN: usize = 5;
 /// signal would otherwise have the program's `bind` fail with `EINTR` or be done twice.
 const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
 
+/// `CLONE_INTO_CGROUP` (Linux 5.7), which libc has in a type that is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 /// All the child needs, made before it is there. Descriptors have numbers above those in `fds`.
 pub(super) struct Plan {
     pub(super) program: CString,
@@ -26,10 +29,18 @@ pub(super) struct Plan {
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
     pub(super) report: OwnedFd,
-    pub(super) cgroup: Option<OwnedFd>,
+    pub(super) group: Option<Group>,
     pub(super) fds: Vec<(OwnedFd, RawFd)>,
     pub(super) filter: Option<Vec<sock_filter>>,
     pub(super) parent: Pid,
+}
+
+/// The control group that the child is to be in.
+pub(super) struct Group {
+    /// To begin there.
+    pub(super) directory: OwnedFd,
+    /// To move there.
+    pub(super) procs: OwnedFd,
 }
 
 /// What the child could not do.
@@ -55,17 +66,25 @@ impl Plan {
     pub(super) fn fork(&self) -> Result<Pid, Errno> {
         let argv = pointers(self.argv.iter());
         let envp = pointers(self.environment.strings.iter());
+        // Who moves to a group waits for a grace period of the kernel's, some ten milliseconds, and this
+        // thread with it. Who begins there does not.
+        match self.group.as_ref().and_then(fork_into) {
+            Some(0) => self.run(&argv, &envp, None),
+            Some(pid) => return Pid::from_raw(pid).ok_or(Errno::SRCH),
+            None => {}
+        }
         // SAFETY: the child makes async-signal-safe calls only, on memory that was made before,
         // and ends by exec or _exit.
         match unsafe { libc::fork() } {
-            0 => self.run(&argv, &envp),
+            0 => self.run(&argv, &envp, self.group.as_ref()),
             pid if pid > 0 => Pid::from_raw(pid).ok_or(Errno::SRCH),
             _ => Err(last_errno()),
         }
     }
 
-    fn run(&self, argv: &[*const c_char], envp: &[*const c_char]) -> ! {
-        let failed = match self.prepare() {
+    /// `group`: where it has yet to go.
+    fn run(&self, argv: &[*const c_char], envp: &[*const c_char], group: Option<&Group>) -> ! {
+        let failed = match self.prepare(group) {
             Err(failed) => failed,
             Ok(()) => {
                 // SAFETY: three arrays of C strings that end with a null pointer (`pointers`) and
@@ -82,7 +101,7 @@ impl Plan {
         unsafe { libc::_exit(127) }
     }
 
-    fn prepare(&self) -> Result<(), Failed> {
+    fn prepare(&self, group: Option<&Group>) -> Result<(), Failed> {
         // SAFETY: plain numbers. It fails only when the parent did the same, or is gone.
         check(unsafe { libc::setpgid(0, 0) }).map_err(at(Step::Group))?;
         // SAFETY: plain numbers.
@@ -94,9 +113,10 @@ impl Plan {
             unsafe { libc::_exit(127) }
         }
         default_signals();
-        if let Some(procs) = &self.cgroup {
+        if let Some(group) = group {
+            let procs = group.procs.as_raw_fd();
             // SAFETY: one byte of a literal.
-            let written = unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+            let written = unsafe { libc::write(procs, c"0".as_ptr().cast(), 1) };
             check(c_int::try_from(written).unwrap_or(-1)).map_err(at(Step::Cgroup))?;
         }
         // SAFETY: a C string of the parent's.
@@ -132,6 +152,22 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// As `fork`, but the child begins in the group. `None` if that can't be had: a filter of a container
+/// may forbid the call, or the system refuse it as it will refuse `fork`.
+fn fork_into(group: &Group) -> Option<libc::pid_t> {
+    // SAFETY: all zeroes is a value of the type, which has numbers only.
+    let mut wanted: libc::clone_args = unsafe { std::mem::zeroed() };
+    wanted.flags = CLONE_INTO_CGROUP;
+    wanted.exit_signal = u64::try_from(libc::SIGCHLD).ok()?;
+    wanted.cgroup = u64::try_from(group.directory.as_raw_fd()).ok()?;
+    let len = size_of::<libc::clone_args>();
+    // SAFETY: a record of that length on this stack. Memory is not shared and no stack is named, so the
+    // child goes on here with a copy of all, as after `fork`. The C library does not know of it, and runs
+    // no handlers: as `fork`'s, this child makes bare system calls only, and ends by exec or _exit.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const wanted, len) };
+    libc::pid_t::try_from(pid).ok().filter(|pid| *pid >= 0)
 }
 
 /// Forks a process that installs a filter, sends the listener for it through `socket`, and calls

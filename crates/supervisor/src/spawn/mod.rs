@@ -121,9 +121,13 @@ pub fn spawn(spec: SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
         stdout: child_stdout.map(|fd| lift(&fd, above)).transpose()?,
         stderr: child_stderr.map(|fd| lift(&fd, above)).transpose()?,
         report: lift(&child_report, above)?,
-        cgroup: spec
+        group: spec
             .cgroup
-            .map(|group| lift(group.procs(), above))
+            .map(|group| {
+                let directory = lift(group.directory(), above)?;
+                let procs = lift(group.procs(), above)?;
+                Ok(child::Group { directory, procs })
+            })
             .transpose()?,
         fds: spec
             .fds
