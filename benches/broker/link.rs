@@ -102,7 +102,7 @@ impl System {
         }
     }
 
-    /// Ganger by the same kind of client: who has a hand-written one is compared with a hand-written one.
+    /// Ganger as it is compared with this system: of Redis's two clients, each with its like.
     #[allow(dead_code)] // benches/store has a way of its own
     pub(crate) fn counterpart(self) -> Self {
         match self {

@@ -1,10 +1,11 @@
 //! `cargo bench --bench broker`: ganger's broker beside Redis, nats-server and ZeroMQ.
 //!
 //! Every publisher, subscriber, asker and answerer is a process of its own, and the systems take
-//! turns within each round. Like is compared with like: `ganger`, through the `Client` that its users
-//! have, with `redis-rs`, the client of Redis's users; `ganger, bare socket` with `redis`, both with
-//! hand-written clients that do no more than they must, as NATS and ZeroMQ have them too. Systems that are
-//! not installed are left out (Debian's packages: `redis-server nats-server libzmq3-dev`).
+//! turns within each round. With Redis, like is compared with like: `ganger`, through the `Client` that
+//! its users have, with `redis-rs`, the client of Redis's users; `ganger, bare socket` with `redis`, both
+//! with hand-written clients that do no more than they must. NATS and ZeroMQ have such ones too, and are
+//! compared with `ganger`. Systems that are not installed are left out (Debian's packages: `redis-server
+//! nats-server libzmq3-dev`).
 //!
 //! Options, after `--`: `--quick` for short slices, `--only NAME` for what has NAME in its name
 //! (`stream`, `latency`, `request`, `store`, `stopped`, `idle`, `command`, `profile`, `scaling`), `--json
@@ -43,11 +44,10 @@ use std::time::Duration;
 
 /// How much is measured, and how long.
 pub(crate) struct Effort {
-    pub(crate) is_quick: bool,
     pub(crate) rounds: usize,
     /// Length of one measurement of one side.
     pub(crate) slice: Duration,
-    options: Options,
+    pub(crate) options: Options,
 }
 
 impl Effort {
@@ -58,7 +58,6 @@ impl Effort {
             (7, 2000)
         };
         Self {
-            is_quick: options.is_quick,
             rounds,
             slice: Duration::from_millis(slice_ms),
             options,

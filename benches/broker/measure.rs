@@ -156,7 +156,11 @@ pub(crate) fn requests(report: &mut Report, effort: &Effort, systems: &[System])
     if systems.contains(&System::Nats) {
         sides.push("nats");
     }
-    let count = if effort.is_quick { 2000 } else { 10_000 };
+    let count = if effort.options.is_quick {
+        2000
+    } else {
+        10_000
+    };
     let figures = rounds(effort, &sides, |side| match side {
         "ganger" => {
             let server = Server::start(System::Ganger).unwrap();
@@ -281,7 +285,11 @@ pub(crate) fn rest(report: &mut Report, effort: &Effort) {
             .collect();
         std::thread::sleep(Duration::from_secs(1));
         let before = cpu_ticks(server.pid());
-        std::thread::sleep(Duration::from_secs(if effort.is_quick { 2 } else { 10 }));
+        std::thread::sleep(Duration::from_secs(if effort.options.is_quick {
+            2
+        } else {
+            10
+        }));
         let ticks = cpu_ticks(server.pid()) - before;
         let resident = server.resident_mib();
         drop(clients);

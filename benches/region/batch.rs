@@ -18,7 +18,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
     if !effort.wants("get-many") {
         return;
     }
-    if effort.is_quick {
+    if effort.options.is_quick {
         report.note("get-many: skipped in the quick form, it needs 2 GB and a minute");
         return;
     }

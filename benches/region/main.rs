@@ -47,18 +47,16 @@ use std::time::Duration;
 
 /// How much is measured, and how long.
 pub(crate) struct Effort {
-    pub(crate) is_quick: bool,
     pub(crate) rounds: usize,
     /// Length of one measurement of one side.
     pub(crate) slice: Duration,
-    options: Options,
+    pub(crate) options: Options,
 }
 
 impl Effort {
     fn of(options: Options) -> Self {
         let (rounds, slice_ms) = if options.is_quick { (5, 30) } else { (7, 150) };
         Self {
-            is_quick: options.is_quick,
             rounds,
             slice: Duration::from_millis(slice_ms),
             options,

@@ -23,7 +23,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
         return;
     }
     for count in COUNTS {
-        if count > QUICK && effort.is_quick {
+        if count > QUICK && effort.options.is_quick {
             report.note("scaling: 10 million keys are left out in the quick form");
         } else if count > QUICK && crate::batch::available_kb() < MEMORY_KB {
             report.note("scaling: 10 million keys are left out, they need 6 GB of free memory");
