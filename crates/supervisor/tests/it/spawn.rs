@@ -208,7 +208,18 @@ fn what_forked_twice_is_found_by_its_mark() {
 
 #[test]
 fn a_control_group_ends_all_that_is_in_it() {
-    let name = format!("ganger-test-{}", std::process::id());
+    end_a_control_group("born");
+}
+
+/// As in a container whose filter knows no `clone3`: what can't begin in the group moves there.
+#[test]
+fn a_control_group_is_moved_to_where_nothing_can_begin_in_it() {
+    forbid(libc::SYS_clone3);
+    end_a_control_group("moved");
+}
+
+fn end_a_control_group(name: &str) {
+    let name = format!("ganger-test-{name}-{}", std::process::id());
     let Ok(group) = Cgroup::new(&name) else {
         eprintln!("skipped: no control group can be made here");
         return;
@@ -223,4 +234,36 @@ fn a_control_group_ends_all_that_is_in_it() {
     until("the group is empty", || {
         (!group.is_populated()).then_some(())
     });
+}
+
+/// Has the system know no such call any more, for this thread and all that it starts.
+fn forbid(call: libc::c_long) {
+    let op = |code: u32, jf, k| libc::sock_filter {
+        code: u16::try_from(code).unwrap(),
+        jt: 0,
+        jf,
+        k,
+    };
+    let unknown = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::ENOSYS).unwrap();
+    let mut filter = [
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        op(
+            libc::BPF_JMP | libc::BPF_JEQ,
+            1,
+            u32::try_from(call).unwrap(),
+        ),
+        op(libc::BPF_RET, 0, unknown),
+        op(libc::BPF_RET, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).unwrap(),
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: plain numbers.
+    let allowed = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(allowed, 0);
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: `program` names as many instructions as there are, which the kernel copies.
+    let installed = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
+    assert_eq!(installed, 0);
 }
