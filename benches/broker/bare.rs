@@ -1,25 +1,24 @@
 //! Ganger's protocol on a bare socket, as the hand-written clients of the others speak theirs: frames in
 //! batches, answers read in large pieces.
 
+use crate::input::Input;
 use crate::link::{Publish, Receive, Store, SUBJECT};
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use ganger_protocol::hello::Hello;
 use ganger_protocol::kv::SetOptions;
 use ganger_protocol::kv_fast::Command;
 use ganger_protocol::pubsub::{Policy, Subscribe};
 use ganger_protocol::{write_frame, Frame, FrameCodec, FrameView, Head, Limits, Op};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 
-/// Bytes that are read at once, at most.
-const READ_LEN: usize = 1 << 18;
 /// All that is asked for is answered in order, so one id does for it.
 const ID: u32 = 1;
 
 pub(crate) struct Bare {
     stream: UnixStream,
     out: BytesMut,
-    input: BytesMut,
+    input: Input,
     codec: FrameCodec,
 }
 
@@ -28,7 +27,7 @@ impl Bare {
         let mut bare = Self {
             stream: UnixStream::connect(address).unwrap(),
             out: BytesMut::with_capacity(1 << 20),
-            input: BytesMut::new(),
+            input: Input::new(),
             codec: FrameCodec::new(&Limits::default()),
         };
         let mut hello = Hello::new("bare");
@@ -56,24 +55,16 @@ impl Bare {
         self.out.clear();
     }
 
-    fn fill(&mut self) {
-        let len = self.input.len();
-        self.input.resize(len + READ_LEN, 0);
-        let read = self.stream.read(&mut self.input[len..]).unwrap();
-        assert!(read > 0, "the broker closed the connection");
-        self.input.truncate(len + read);
-    }
-
     /// Takes the next frame, and waits for it if need be.
     fn next(&mut self, each: impl FnOnce(&FrameView<'_>)) {
         loop {
-            if let Some(frame) = self.codec.peek(&self.input).unwrap() {
+            if let Some(frame) = self.codec.peek(self.input.unread()).unwrap() {
                 each(&frame);
                 let len = frame.wire_len();
                 self.input.advance(len);
                 return;
             }
-            self.fill();
+            self.input.fill(&mut self.stream);
         }
     }
 
@@ -98,6 +89,11 @@ impl Publish for Bare {
     }
 
     fn flush(&mut self) {
+        // Nothing is answered: the broker does not read on while a subscriber is too far behind.
+        self.send();
+    }
+
+    fn end(&mut self) {
         Frame::bare(Head::new(Op::Ping, ID)).write_to(&mut self.out);
         self.answers(1, Op::Pong);
     }
@@ -110,7 +106,7 @@ impl Receive for Bare {
                 assert_eq!(frame.head.op, Op::Message);
                 each(frame.payload());
             });
-            if self.input.is_empty() {
+            if self.input.unread().is_empty() {
                 return;
             }
         }

@@ -59,7 +59,7 @@ impl Publish for Publisher {
         self.0.wait(self.0.client.flush()).unwrap();
     }
 
-    fn batch(&self) -> usize {
+    fn batch(&self, _payload_len: usize) -> usize {
         // As for NATS: each flush waits for an answer.
         1024
     }

@@ -23,8 +23,13 @@ pub(crate) trait Publish {
     }
     /// Returns when all that was handed over is on its way, and few of it wait here.
     fn flush(&mut self);
-    /// Messages to hand over between two calls of `flush` when speed counts.
-    fn batch(&self) -> usize {
+    /// Returns when all that was handed over has arrived.
+    fn end(&mut self) {
+        self.flush();
+    }
+    /// Messages of this length to hand over between two calls of `flush` when speed counts: what was best of
+    /// a few.
+    fn batch(&self, _payload_len: usize) -> usize {
         64
     }
 }

@@ -22,6 +22,7 @@
 mod bare;
 mod ganger;
 mod hop;
+mod input;
 mod link;
 mod measure;
 mod nats;

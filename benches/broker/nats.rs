@@ -1,14 +1,14 @@
 //! NATS over loopback TCP; its server has no Unix socket.
 
+use crate::input::Input;
 use crate::link::{Publish, Receive, SERVICE, SUBJECT};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
 pub(crate) struct Nats {
     stream: TcpStream,
     out: Vec<u8>,
-    input: Vec<u8>,
-    start: usize,
+    input: Input,
 }
 
 impl Nats {
@@ -18,8 +18,7 @@ impl Nats {
         let mut nats = Self {
             stream,
             out: Vec::with_capacity(1 << 20),
-            input: Vec::new(),
-            start: 0,
+            input: Input::new(),
         };
         nats.out
             .extend_from_slice(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
@@ -71,45 +70,20 @@ impl Nats {
         self.out.clear();
     }
 
-    fn fill(&mut self) {
-        self.input.drain(..self.start);
-        self.start = 0;
-        let len = self.input.len();
-        self.input.resize(len + (1 << 18), 0);
-        let read = self.stream.read(&mut self.input[len..]).unwrap();
-        assert!(read > 0, "nats closed the connection");
-        self.input.truncate(len + read);
-    }
-
-    /// The next protocol line, without its end.
-    fn line(&mut self) -> String {
-        loop {
-            let rest = &self.input[self.start..];
-            if let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
-                let line = String::from_utf8_lossy(&rest[..end]).into_owned();
-                self.start += end + 2;
-                return line;
-            }
-            self.fill();
-        }
-    }
-
     /// Handles one line; whether it was the answer to a PING.
     fn step(&mut self, each: &mut dyn FnMut(&[u8])) -> bool {
-        let line = self.line();
+        let line = std::str::from_utf8(self.input.line(&mut self.stream)).unwrap();
+        assert!(!line.starts_with("-ERR"), "{line}");
+        let (is_ping, is_pong) = (line == "PING", line == "PONG");
         if line.starts_with("MSG ") {
             let len: usize = line.rsplit(' ').next().unwrap().parse().unwrap();
-            while self.input.len() - self.start < len + 2 {
-                self.fill();
-            }
-            each(&self.input[self.start..self.start + len]);
-            self.start += len + 2;
-        } else if line == "PING" {
+            each(&self.input.at_least(len + 2, &mut self.stream)[..len]);
+            self.input.advance(len + 2);
+        } else if is_ping {
             self.out.extend_from_slice(b"PONG\r\n");
             self.send();
         }
-        assert!(!line.starts_with("-ERR"), "{line}");
-        line == "PONG"
+        is_pong
     }
 }
 
@@ -124,7 +98,7 @@ impl Publish for Nats {
         while !self.step(&mut |_| {}) {}
     }
 
-    fn batch(&self) -> usize {
+    fn batch(&self, _payload_len: usize) -> usize {
         // Each flush waits for an answer; more at a time let it wait less often.
         1024
     }
@@ -133,7 +107,7 @@ impl Publish for Nats {
 impl Receive for Nats {
     fn receive(&mut self, each: &mut dyn FnMut(&[u8])) {
         let mut received = false;
-        while !received || self.start < self.input.len() {
+        while !received || !self.input.unread().is_empty() {
             self.step(&mut |payload| {
                 received = true;
                 each(payload);

@@ -1,15 +1,18 @@
 //! Redis over its Unix socket, as a careful client would use it: commands in batches, answers read
 //! in large pieces.
 
+use crate::input::Input;
 use crate::link::{Publish, Receive, Store, SUBJECT};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
+
+/// Publications whose answers are not waited for yet.
+const WINDOW: usize = 1024;
 
 pub(crate) struct Redis {
     stream: UnixStream,
     out: Vec<u8>,
-    input: Vec<u8>,
-    start: usize,
+    input: Input,
     unanswered: usize,
 }
 
@@ -18,8 +21,7 @@ impl Redis {
         Self {
             stream: UnixStream::connect(address).unwrap(),
             out: Vec::with_capacity(1 << 20),
-            input: Vec::new(),
-            start: 0,
+            input: Input::new(),
             unanswered: 0,
         }
     }
@@ -47,52 +49,25 @@ impl Redis {
         self.out.clear();
     }
 
-    fn fill(&mut self) {
-        self.input.drain(..self.start);
-        self.start = 0;
-        let len = self.input.len();
-        self.input.resize(len + (1 << 18), 0);
-        let read = self.stream.read(&mut self.input[len..]).unwrap();
-        assert!(read > 0, "redis closed the connection");
-        self.input.truncate(len + read);
-    }
-
-    /// The next line, as a range of the input.
-    fn line(&mut self) -> std::ops::Range<usize> {
-        let mut seen = self.start;
-        loop {
-            if let Some(end) = self.input[seen..].iter().position(|&byte| byte == b'\n') {
-                let line = self.start..seen + end - 1;
-                self.start = seen + end + 1;
-                return line;
-            }
-            let (before, scanned) = (self.start, self.input.len());
-            self.fill();
-            seen = scanned - before;
-        }
+    /// The kind of the next line, and its number if it has one.
+    fn line(&mut self) -> (u8, Option<usize>) {
+        let line = self.input.line(&mut self.stream);
+        let text = std::str::from_utf8(line).unwrap();
+        assert!(matches!(line[0], b':' | b'+' | b'$' | b'*'), "{text}");
+        (line[0], text[1..].parse().ok())
     }
 
     /// An answer that is no array: a number, a status, or a string, which `each` gets.
     fn answer(&mut self, each: &mut dyn FnMut(&[u8])) {
-        let line = self.line();
-        let kind = self.input[line.start];
-        if kind != b'$' {
-            assert!(
-                kind == b':' || kind == b'+',
-                "{}",
-                String::from_utf8_lossy(&self.input[line])
-            );
-            return;
+        // $-1: no such key
+        if let (b'$', Some(len)) = self.line() {
+            each(&self.input.at_least(len + 2, &mut self.stream)[..len]);
+            self.input.advance(len + 2);
         }
-        let digits = &self.input[line.start + 1..line.end];
-        let Ok(len) = std::str::from_utf8(digits).unwrap().parse::<usize>() else {
-            return; // $-1: no such key
-        };
-        while self.input.len() - self.start < len + 2 {
-            self.fill();
-        }
-        each(&self.input[self.start..self.start + len]);
-        self.start += len + 2;
+    }
+
+    fn answers(&mut self, count: usize) {
+        (0..count).for_each(|_| self.answer(&mut |_| {}));
     }
 
     fn array(&mut self, len: usize, each: &mut dyn FnMut(usize, &[u8])) {
@@ -111,9 +86,13 @@ impl Publish for Redis {
 
     fn flush(&mut self) {
         self.send();
-        for _ in 0..std::mem::take(&mut self.unanswered) {
-            self.answer(&mut |_| {});
-        }
+        self.answers(self.unanswered.saturating_sub(WINDOW));
+        self.unanswered = self.unanswered.min(WINDOW);
+    }
+
+    fn end(&mut self) {
+        self.send();
+        self.answers(self.unanswered);
     }
 }
 
@@ -125,7 +104,7 @@ impl Receive for Redis {
                     each(word);
                 }
             });
-            if self.start == self.input.len() {
+            if self.input.unread().is_empty() {
                 return;
             }
         }
@@ -145,13 +124,13 @@ impl Store for Redis {
         keys.iter()
             .for_each(|key| self.command(&[b"SET", key, value]));
         self.send();
-        keys.iter().for_each(|_| self.answer(&mut |_| {}));
+        self.answers(keys.len());
     }
 
     fn incr(&mut self, keys: &[[u8; 16]]) {
         keys.iter().for_each(|key| self.command(&[b"INCR", key]));
         self.send();
-        keys.iter().for_each(|_| self.answer(&mut |_| {}));
+        self.answers(keys.len());
     }
 
     fn get_many(&mut self, keys: &[[u8; 16]]) {

@@ -55,6 +55,10 @@ impl Publish for Commands {
         self.runtime.block_on(sent).unwrap();
         self.pipeline.clear();
     }
+
+    fn batch(&self, payload_len: usize) -> usize {
+        ((256 << 10) / payload_len).clamp(64, 1024)
+    }
 }
 
 impl Store for Commands {

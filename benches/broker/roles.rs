@@ -226,7 +226,7 @@ fn publish(link: &mut dyn Publish, payload_len: usize, rate: u64, length: Durati
                 std::thread::sleep(due.saturating_sub(started.elapsed()));
                 1
             }
-            None => link.batch(),
+            None => link.batch(payload_len),
         };
         link.publish_all(count, &mut payload, stamp);
         sent += 1;
@@ -234,7 +234,7 @@ fn publish(link: &mut dyn Publish, payload_len: usize, rate: u64, length: Durati
     }
     payload[..8].copy_from_slice(&END.to_le_bytes());
     link.publish(&payload);
-    link.flush();
+    link.end();
 }
 
 fn subscribe(link: &mut dyn Receive) {

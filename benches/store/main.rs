@@ -27,6 +27,8 @@ mod dash;
 #[path = "../broker/ganger.rs"]
 mod ganger;
 mod histogram;
+#[path = "../broker/input.rs"]
+mod input;
 mod limits;
 #[path = "../broker/link.rs"]
 mod link;
