@@ -84,6 +84,8 @@ pub struct Limits {
     pub ring_messages: usize,
     /// Bytes of one channel's ring.
     pub ring_bytes: usize,
+    /// Bytes of one channel's ring that every subscriber has got, kept for those who ask for them later.
+    pub history_bytes: usize,
     /// Bytes of all channels' rings together.
     pub rings_bytes: usize,
     /// How long a channel stays after its last subscriber has gone, in milliseconds.
@@ -139,6 +141,7 @@ impl Default for Limits {
             channels: 65_536,
             ring_messages: 65_536,
             ring_bytes: 64 << 20,
+            history_bytes: 8 << 20,
             rings_bytes: 256 << 20,
             channel_linger_ms: 30_000,
             outbox_bytes: 8 << 20,

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod broker;
+mod buffers;
 pub mod connection;
 pub mod counters;
 mod dispatch;

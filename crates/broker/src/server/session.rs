@@ -6,6 +6,7 @@
 //! stays in the outbox, whose length stops the reading and the draining.
 
 use super::broker::Broker;
+use super::buffers;
 use super::connection::{Connection, Inbox, Parcel};
 use super::dispatch;
 use super::held::{Drained, Farewell, Held, Kind, Place};
@@ -37,9 +38,6 @@ const SHARE: Batch = Batch {
     messages: 1024,
     bytes: 32 << 10,
 };
-/// Bytes read at a time, at first and at most.
-const READ_MIN: usize = 4 << 10;
-const READ_MAX: usize = 64 << 10;
 /// Turns until other connections have theirs.
 const TURNS: usize = 4;
 /// How long a client has to take the last frames.
@@ -68,7 +66,6 @@ pub struct Session {
     stream: Socket,
     codec: FrameCodec,
     received: BytesMut,
-    read_len: usize,
     held: HashMap<u32, Box<dyn Held>>,
     /// Held things that have something to drain, in turn.
     ready: VecDeque<u32>,
@@ -223,7 +220,6 @@ impl Session {
             codec: FrameCodec::new(broker.limits()),
             ephemeral: Ephemeral::default(),
             effects: Effects::default(),
-            read_len: READ_MIN,
             held: HashMap::new(),
             ready: VecDeque::new(),
             inbox: Inbox::default(),
@@ -487,17 +483,13 @@ impl Session {
         if self.is_eof || self.waits() {
             return Ok(false);
         }
-        self.received.reserve(self.read_len);
-        let room = self.received.capacity() - self.received.len();
+        buffers::reserve(&mut self.received);
         match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received) {
             Poll::Pending => Ok(false),
             Poll::Ready(read) => {
                 let read = read?;
                 self.is_eof = read == 0;
                 self.connection.traffic.bytes_in.add(read as u64);
-                if read == room {
-                    self.read_len = (self.read_len * 4).min(READ_MAX);
-                }
                 Ok(true)
             }
         }
@@ -515,10 +507,7 @@ impl Session {
 
     /// Gives back the memory that a quiet connection does not need.
     fn shrink(&mut self) {
-        if self.received.is_empty() && self.received.capacity() > READ_MIN {
-            self.received = BytesMut::new();
-            self.read_len = READ_MIN;
-        }
+        buffers::shrink(&mut self.received);
         self.out.shrink();
     }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 mod append;
 mod drain;
+mod history;
 
 pub use append::Blocked;
 pub use drain::{Batch, Delivery, Drained, Gap};
@@ -35,6 +36,9 @@ pub struct Bounds {
     pub messages: usize,
     /// Bytes, as [`Message::cost`] counts them.
     pub bytes: usize,
+    /// Bytes as long as every subscriber has got what is oldest: then it stays only for those who
+    /// come and ask for earlier messages. While there are no subscribers, `bytes` may stay.
+    pub history: usize,
 }
 
 /// What happens when a subscriber is so slow that the ring has no room for its next message.
@@ -74,6 +78,10 @@ pub struct Channel {
     ring: VecDeque<Arc<Message>>,
     ring_bytes: usize,
     next: u64,
+    /// No cursor stood before this one when they were last looked at.
+    passed: u64,
+    /// What `next` was then.
+    passed_at: u64,
     cursors: Slab<Cursor>,
     /// Cursors that wait for the next message.
     idle: Vec<CursorId>,
@@ -154,6 +162,8 @@ impl Channel {
             ring: VecDeque::new(),
             ring_bytes: 0,
             next: 1,
+            passed: 0,
+            passed_at: 0,
             cursors: Slab::new(),
             idle: Vec::new(),
             blocking: Positions::default(),
@@ -203,6 +213,7 @@ impl Channel {
             delivered: 0,
             lost: gap.map_or(0, |gap| gap.lost),
         }));
+        self.passed = self.passed.min(position);
         self.stand(id);
         let is_ready = gap.is_some() || position < self.next;
         if !is_ready {

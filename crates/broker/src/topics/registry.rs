@@ -49,6 +49,7 @@ impl From<&Limits> for TopicLimits {
             ring: Bounds {
                 messages: limits.ring_messages,
                 bytes: limits.ring_bytes,
+                history: limits.history_bytes,
             },
             rings_bytes: limits.rings_bytes,
             linger_ms: limits.channel_linger_ms,

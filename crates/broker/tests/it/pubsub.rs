@@ -19,6 +19,7 @@ pub(crate) const LIMITS: TopicLimits = TopicLimits {
     ring: Bounds {
         messages: 8,
         bytes: 1 << 20,
+        history: 1 << 20,
     },
     rings_bytes: 1 << 30,
     linger_ms: 100,

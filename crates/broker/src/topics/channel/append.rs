@@ -78,6 +78,7 @@ impl Channel {
         is_forced: bool,
         effects: &mut Effects,
     ) -> Result<(), Blocked> {
+        self.let_history_go(cost, effects);
         while !self.ring.is_empty() {
             let is_full = self.ring.len() >= self.bounds.messages
                 || self.ring_bytes + cost > self.bounds.bytes;
@@ -112,7 +113,7 @@ impl Channel {
     }
 
     /// Takes the oldest message out of the ring.
-    fn evict(&mut self, effects: &mut Effects) {
+    pub(super) fn evict(&mut self, effects: &mut Effects) {
         let seq = self.first();
         let Some(message) = self.ring.pop_front() else {
             return;

@@ -9,17 +9,18 @@ use std::collections::BTreeMap;
 const BOUNDS: Bounds = Bounds {
     messages: 6,
     bytes: 900,
+    history: 900,
 };
 
-#[derive(Debug, Clone)]
-enum Op {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Op {
     Append { key: u8, len: usize, now: bool },
     Join(Policy, Start),
     Leave(usize),
     Drain(usize, Batch),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> impl Strategy<Value = Op> {
     let policy = prop_oneof![
         3 => Just(Policy::DropOldest),
         3 => Just(Policy::Conflate),
@@ -43,7 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Got {
+pub(super) enum Got {
     Message(u64),
     Gap(Gap),
 }
@@ -222,11 +223,11 @@ impl Naive {
     }
 }
 
-fn message(key: u8, len: usize) -> Arc<Message> {
+pub(super) fn message(key: u8, len: usize) -> Arc<Message> {
     Arc::new(Message::plain(&[b'a' + key], &vec![key; len]).unwrap())
 }
 
-fn wish(policy: Policy, start: Start) -> Wish {
+pub(super) fn wish(policy: Policy, start: Start) -> Wish {
     Wish {
         policy,
         start,
@@ -355,12 +356,16 @@ proptest! {
 
 fn channel(messages: usize, bytes: usize) -> Channel {
     Channel::new(
-        Bounds { messages, bytes },
+        Bounds {
+            messages,
+            bytes,
+            history: bytes,
+        },
         Arc::new(Budget::new(usize::MAX)),
     )
 }
 
-fn drain(channel: &mut Channel, id: CursorId) -> Vec<Got> {
+pub(super) fn drain(channel: &mut Channel, id: CursorId) -> Vec<Got> {
     let batch = Batch {
         messages: usize::MAX,
         bytes: usize::MAX,
@@ -452,6 +457,7 @@ fn all_channels_together_keep_within_their_budget() {
     let bounds = Bounds {
         messages: 100,
         bytes: 100_000,
+        history: 100_000,
     };
     let mut channels = [(); 3].map(|()| Channel::new(bounds, Arc::clone(&budget)));
     let mut effects = Effects::default();
