@@ -59,8 +59,10 @@ impl Redis {
 
     /// An answer that is no array: a number, a status, or a string, which `each` gets.
     fn answer(&mut self, each: &mut dyn FnMut(&[u8])) {
+        let (kind, number) = self.line();
+        assert!(kind != b'*', "an array");
         // $-1: no such key
-        if let (b'$', Some(len)) = self.line() {
+        if let (b'$', Some(len)) = (kind, number) {
             each(&self.input.at_least(len + 2, &mut self.stream)[..len]);
             self.input.advance(len + 2);
         }
@@ -92,7 +94,8 @@ impl Publish for Redis {
 
     fn end(&mut self) {
         self.send();
-        self.answers(self.unanswered);
+        let unanswered = std::mem::take(&mut self.unanswered);
+        self.answers(unanswered);
     }
 }
 
