@@ -6,9 +6,10 @@
 
 use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
-use crate::index::{arranged, directory_word, names_entry, Bucket};
+use crate::index::{directory_word, names_entry, Bucket};
 use crate::layout::{
-    bucket_of, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS, INLINE_BUCKETS, PAGE_BUCKETS,
+    bucket_of, entry, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS, INLINE_BUCKETS,
+    PAGE_BUCKETS,
 };
 use crate::limits::CHAIN_MAX;
 use crate::pool::{Kind, PageState};
@@ -129,6 +130,50 @@ impl<'r> Locked<'r> {
     fn split_into(&self, root: Root, new: u64) -> Result<(), WriteError> {
         let old = Bucket::of_shard(self.region, self.index, origin(new))?;
         self.ensure_chunk(new)?;
+        let into = Bucket::of_shard(self.region, self.index, new)?;
+        let words = old.load();
+        if words[BUCKET_SLOTS - 1] & slot::LINK == 0 {
+            self.split_bucket(root, old, &words, into)
+        } else {
+            self.split_chain(root, old, into)
+        }
+    }
+
+    /// Splits a bucket that has no overflow, as nearly all do. No branch decides what moves, as none
+    /// could be foretold.
+    fn split_bucket(
+        &self,
+        root: Root,
+        old: Bucket<'r>,
+        words: &[u64; BUCKET_SLOTS],
+        into: Bucket<'r>,
+    ) -> Result<(), WriteError> {
+        let new = root.buckets();
+        let mut stay = *words;
+        let mut moved = [0; BUCKET_SLOTS];
+        let mut count = 0;
+        for place in stay.iter_mut().filter(|word| **word != 0) {
+            let word = *place;
+            let moves = bucket_of(self.hash_of(word)?, new + 1) == new;
+            moved[count] = word;
+            count += usize::from(moves);
+            *place = if moves { 0 } else { word };
+        }
+        into.fill_unread(&moved[..count], 0);
+        // The commit. Release: who sees the new root sees what is in the new bucket.
+        self.words
+            .at(shard::ROOT)
+            .store(root.next(new + 1), Ordering::Release);
+        // Release: who misses one of them here sees the new root and looks again.
+        for (place, word) in old.slots().zip(stay) {
+            place.store(word, Ordering::Release);
+        }
+        old.raise_version();
+        Ok(())
+    }
+
+    fn split_chain(&self, root: Root, old: Bucket<'r>, into: Bucket<'r>) -> Result<(), WriteError> {
+        let new = root.buckets();
         let mut moved = Slots::default();
         let mut stay = 0;
         for place in self.occupied(old)? {
@@ -139,12 +184,11 @@ impl<'r> Locked<'r> {
                 stay += 1;
             }
         }
-        self.fill_bucket(Bucket::of_shard(self.region, self.index, new)?, &moved)?;
-        // The commit. Release: who sees the new root sees what is in the new bucket.
+        self.fill_chain(into, &moved)?;
+        // The commit and what follows it, as in `split_bucket`.
         self.words
             .at(shard::ROOT)
             .store(root.next(new + 1), Ordering::Release);
-        // Release: who misses one of them here sees the new root and looks again.
         moved
             .iter()
             .for_each(|place| place.store(0, Ordering::Release));
@@ -285,11 +329,17 @@ impl<'r> Locked<'r> {
     }
 
     fn hash_of(&self, word: u64) -> Result<u64, Damaged> {
-        Ok(EntryRef::at(self.region, word & slot::OFFSET_MASK)?.hash())
+        let offset = word & slot::OFFSET_MASK;
+        let room = EntryRef::room(self.region, offset).ok_or(Damaged {
+            what: "a slot that names no block",
+            offset,
+        })?;
+        Ok(room.at(entry::HASH).load(Ordering::Relaxed))
     }
 
-    /// Makes a bucket that no reader looks at yet hold these slots.
-    fn fill_bucket(&self, bucket: Bucket<'r>, slots: &Slots<'r>) -> Result<(), WriteError> {
+    /// Makes a bucket that no reader looks at yet hold these slots, with as many overflow buckets as that
+    /// takes.
+    fn fill_chain(&self, bucket: Bucket<'r>, slots: &Slots<'r>) -> Result<(), WriteError> {
         let words: SmallVec<[u64; 32]> = slots
             .iter()
             .map(|slot| slot.load(Ordering::Relaxed))
@@ -303,13 +353,7 @@ impl<'r> Locked<'r> {
             Some(rest) if !rest.is_empty() => slot::LINK | self.new_chain(rest)?,
             _ => 0,
         };
-        // The page may have been read as something else until a moment ago.
-        fence(Ordering::Release);
-        let arranged = arranged(&words[..direct], link);
-        for (place, word) in bucket.slots().zip(arranged) {
-            place.store(word, Ordering::Relaxed);
-        }
-        bucket.raise_version();
+        bucket.fill_unread(&words[..direct], link);
         Ok(())
     }
 

@@ -158,6 +158,27 @@ impl<'r> Bucket<'r> {
             .or_else(|| (1..=LAST).rev().map(|index| words.at(index)).find(is_free))
     }
 
+    /// What all slots hold.
+    #[inline(always)]
+    pub(crate) fn load(&self) -> [u64; BUCKET_SLOTS] {
+        let mut words = [0; BUCKET_SLOTS];
+        for (word, slot) in words.iter_mut().zip(self.slots()) {
+            *word = slot.load(Ordering::Relaxed);
+        }
+        words
+    }
+
+    /// Makes a bucket that no reader looks at yet hold these words, which fit, and a link or 0.
+    #[inline(always)]
+    pub(crate) fn fill_unread(&self, words: &[u64], link: u64) {
+        // The page may have been read as something else until a moment ago.
+        fence(Ordering::Release);
+        for (slot, word) in self.slots().zip(arranged(words, link)) {
+            slot.store(word, Ordering::Relaxed);
+        }
+        self.raise_version();
+    }
+
     /// The slot that may hold a link.
     pub(crate) fn last_slot(&self) -> &'r AtomicU64 {
         self.words.at(LAST)
@@ -284,19 +305,24 @@ fn home_of(tag: u64) -> u64 {
     (tag * HOMES) >> 16
 }
 
-/// What the slots of a bucket hold that is made of these words, which fit, and a link or 0.
-pub(crate) fn arranged(words: &[u64], link: u64) -> [u64; BUCKET_SLOTS] {
+/// What the slots of a bucket hold that is made of these words, which fit, and a link or 0. Whether a
+/// home is taken decides no branch, as none could be foretold.
+fn arranged(words: &[u64], link: u64) -> [u64; BUCKET_SLOTS] {
     let mut slots = [0; BUCKET_SLOTS];
     slots[BUCKET_SLOTS - 1] = link;
     let mut displaced = [0; BUCKET_SLOTS];
-    for (word, displaced) in words.iter().zip(&mut displaced) {
+    let mut count = 0;
+    for &word in words {
         // Less than `HOMES`.
         #[allow(clippy::cast_possible_truncation)]
         let home = &mut slots[home_of(word >> slot::TAG_SHIFT) as usize];
-        *(if *home == 0 { home } else { displaced }) = *word;
+        let is_taken = *home != 0;
+        displaced[count] = word;
+        count += usize::from(is_taken);
+        *home = if is_taken { *home } else { word };
     }
     let mut free = slots.iter_mut().rev().filter(|slot| **slot == 0);
-    for word in displaced.into_iter().filter(|word| *word != 0) {
+    for &word in &displaced[..count] {
         if let Some(slot) = free.next() {
             *slot = word;
         }
