@@ -273,12 +273,9 @@ impl<'r> Locked<'r> {
         let needed = 1 + occupied
             .saturating_sub(BUCKET_SLOTS)
             .div_ceil(BUCKET_SLOTS - 1);
-        let mut chain = [first; CHAIN_MAX];
-        let mut len = 0;
-        for bucket in first.chain(self.region) {
-            chain[len] = bucket?;
-            len += 1;
-        }
+        let chain: SmallVec<[Bucket<'r>; 4]> =
+            first.chain(self.region).collect::<Result<_, Damaged>>()?;
+        let mut len = chain.len();
         while len > needed {
             let (last, parent) = (chain[len - 1], chain[len - 2]);
             for from in last
