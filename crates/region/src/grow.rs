@@ -73,14 +73,18 @@ impl<'r> Locked<'r> {
         )
     }
 
-    /// Splits one bucket if the shard has too many entries for its buckets. Without room for that,
-    /// chains grow.
+    /// Splits one bucket if the shard has too many entries for its buckets, and prepares that with the
+    /// insert before. Without room for that, chains grow.
     #[inline(always)]
     pub(crate) fn grow_if_crowded(&self) {
         let buckets = self.root().buckets();
-        if self.get(shard::ENTRIES) > buckets * CROWDED
-            && buckets < self.region.geometry.buckets_max()
-        {
+        let (entries, room) = (self.get(shard::ENTRIES), buckets * CROWDED);
+        if entries < room || buckets >= self.region.geometry.buckets_max() {
+            return;
+        }
+        if entries == room {
+            self.look_ahead(buckets);
+        } else {
             // Damage or a full region: the write that led here is done, and the next one tries
             // again.
             let _ = self.split();
@@ -101,7 +105,6 @@ impl<'r> Locked<'r> {
         let root = self.root();
         let new = root.buckets();
         let split = self.split_into(root, new);
-        self.look_ahead(new + 1);
         if split.is_err() && self.root() == root {
             // Its index page may have been claimed already.
             self.drop_chunk(Geometry::chunks_for(new));
@@ -109,8 +112,10 @@ impl<'r> Locked<'r> {
         split
     }
 
-    /// Asks the memory for what the next split reads, which is in no cache: the entries of its
-    /// bucket, which was asked for by the last split, and the buckets of the one after.
+    /// Asks the memory for what the split into bucket number `next` reads: the entries, whose bucket was
+    /// asked for the last time, and the buckets of the split after it. That is called by the insert
+    /// before: three times as early, half of it would be out of reach of the page tables again.
+    #[cold]
     fn look_ahead(&self, next: u64) {
         let bucket = |number: u64| Bucket::of_shard(self.region, self.index, number);
         if let Ok(bucket) = bucket(origin(next)) {
