@@ -103,11 +103,10 @@ impl<'r> Locked<'r> {
     #[cold]
     fn split(&self) -> Result<(), WriteError> {
         let root = self.root();
-        let new = root.buckets();
-        let split = self.split_into(root, new);
+        let split = self.split_by_one(root);
         if split.is_err() && self.root() == root {
             // Its index page may have been claimed already.
-            self.drop_chunk(Geometry::chunks_for(new));
+            self.drop_chunk(Geometry::chunks_for(root.buckets()));
         }
         split
     }
@@ -132,7 +131,8 @@ impl<'r> Locked<'r> {
         }
     }
 
-    fn split_into(&self, root: Root, new: u64) -> Result<(), WriteError> {
+    fn split_by_one(&self, root: Root) -> Result<(), WriteError> {
+        let new = root.buckets();
         let old = Bucket::of_shard(self.region, self.index, origin(new))?;
         self.ensure_chunk(new)?;
         let into = Bucket::of_shard(self.region, self.index, new)?;
@@ -159,16 +159,13 @@ impl<'r> Locked<'r> {
         let mut count = 0;
         for place in stay.iter_mut().filter(|word| **word != 0) {
             let word = *place;
-            let moves = bucket_of(self.hash_of(word)?, new + 1) == new;
+            let moves = self.moves_into(word, new)?;
             moved[count] = word;
             count += usize::from(moves);
             *place = if moves { 0 } else { word };
         }
         into.fill_unread(&moved[..count], 0);
-        // The commit. Release: who sees the new root sees what is in the new bucket.
-        self.words
-            .at(shard::ROOT)
-            .store(root.next(new + 1), Ordering::Release);
+        self.commit_buckets(root, new + 1);
         // Release: who misses one of them here sees the new root and looks again.
         for (place, word) in old.slots().zip(stay) {
             place.store(word, Ordering::Release);
@@ -183,17 +180,15 @@ impl<'r> Locked<'r> {
         let mut stay = 0;
         for place in self.occupied(old)? {
             let word = place.load(Ordering::Relaxed);
-            if bucket_of(self.hash_of(word)?, new + 1) == new {
+            if self.moves_into(word, new)? {
                 moved.push(place);
             } else {
                 stay += 1;
             }
         }
         self.fill_chain(into, &moved)?;
-        // The commit and what follows it, as in `split_bucket`.
-        self.words
-            .at(shard::ROOT)
-            .store(root.next(new + 1), Ordering::Release);
+        self.commit_buckets(root, new + 1);
+        // As in `split_bucket`.
         moved
             .iter()
             .for_each(|place| place.store(0, Ordering::Release));
@@ -236,24 +231,25 @@ impl<'r> Locked<'r> {
                 }
             }
         }
-        // The commit. Release: who sees the new root sees the copies.
-        self.words
-            .at(shard::ROOT)
-            .store(root.next(last), Ordering::Release);
+        self.commit_buckets(root, last);
         into.raise_version();
         self.free_overflow(from)?;
         self.drop_chunk(Geometry::chunks_for(last));
         Ok(())
     }
 
+    /// Commits a split or a merge. Release: who sees the new root sees the copies that were made for it.
+    fn commit_buckets(&self, root: Root, buckets: u64) {
+        self.words
+            .at(shard::ROOT)
+            .store(root.next(buckets), Ordering::Release);
+    }
+
     /// Goes back to the buckets a shard begins with, when none holds anything: also those that were
     /// too crowded to merge while there was still something in them.
     fn forget_buckets(&self) {
         let root = self.root();
-        // The commit, as in `merge`.
-        self.words
-            .at(shard::ROOT)
-            .store(root.next(INLINE_BUCKETS), Ordering::Release);
+        self.commit_buckets(root, INLINE_BUCKETS);
         (0..Geometry::chunks_for(root.buckets()))
             .rev()
             .for_each(|chunk| self.drop_chunk(chunk));
@@ -330,13 +326,15 @@ impl<'r> Locked<'r> {
         Ok(slots)
     }
 
-    fn hash_of(&self, word: u64) -> Result<u64, Damaged> {
+    /// Whether the entry that a slot names belongs into bucket number `new` once that is the last.
+    fn moves_into(&self, word: u64, new: u64) -> Result<bool, Damaged> {
         let offset = word & slot::OFFSET_MASK;
         let room = EntryRef::room(self.region, offset).ok_or(Damaged {
             what: "a slot that names no block",
             offset,
         })?;
-        Ok(room.at(entry::HASH).load(Ordering::Relaxed))
+        let hash = room.at(entry::HASH).load(Ordering::Relaxed);
+        Ok(bucket_of(hash, new + 1) == new)
     }
 
     /// Makes a bucket that no reader looks at yet hold these slots, with as many overflow buckets as that
