@@ -168,6 +168,9 @@ fn events_are_numbered_without_a_hole() {
     assert!(numbers.eq(1..=events.len() as u64), "{text}");
     let ready = events.iter().filter(|event| event.kind == "worker-ready");
     assert!(ready.count() >= 4, "{text}");
+    let ended = events.iter().filter(|event| event.kind == "reload-worker");
+    let ended: Vec<_> = ended.map(|event| (event.generation, event.pid)).collect();
+    assert_eq!(ended, [(Some(1), None); 2], "of the old workers: {text}");
     assert_eq!(ganger.must(&["events", "-n", "2"]).lines().count(), 2);
     ganger.stop();
 }

@@ -232,10 +232,9 @@ impl Steps<'_> {
         }
         let old: Vec<Key> = pairs.iter().filter_map(|pair| pair.old).collect();
         self.turn.retire(&old, Patience::Full).await;
-        for pair in pairs {
-            let text = format!("the old worker {} has ended", pair.new.index);
-            self.progress
-                .say(app, Some(pair.new), "reload-worker", text);
+        for key in old {
+            let text = format!("the old worker {} has ended", key.index);
+            self.progress.say(app, Some(key), "reload-worker", text);
         }
         self.replaced += pairs.len();
     }
