@@ -92,10 +92,14 @@ impl Publish for Redis {
         self.unanswered = self.unanswered.min(WINDOW);
     }
 
-    fn end(&mut self) {
-        self.send();
+    fn settle(&mut self) {
         let unanswered = std::mem::take(&mut self.unanswered);
         self.answers(unanswered);
+    }
+
+    fn end(&mut self) {
+        self.send();
+        self.settle();
     }
 }
 

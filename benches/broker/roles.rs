@@ -224,6 +224,7 @@ fn publish(link: &mut dyn Publish, payload_len: usize, rate: u64, length: Durati
             Some(every_ns) => {
                 let due = Duration::from_nanos(sent * every_ns);
                 std::thread::sleep(due.saturating_sub(started.elapsed()));
+                link.settle();
                 1
             }
             None => link.batch(payload_len),
