@@ -37,6 +37,7 @@
 // What all of them speak of.
 pub mod ids;
 pub mod message;
+pub mod read_memory;
 pub mod reserved;
 // Who gets which message.
 pub mod topics;

@@ -1,17 +1,21 @@
 //! A published message, as all subscribers of all channels share it.
 
 use crate::ids::ConnectionId;
-use bytes::BytesMut;
+use crate::read_memory::{ReadMemory, Used};
+use bytes::{Bytes, BytesMut};
 use ganger_protocol::{headers, Flags, FrameView, Tail};
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A message: the tail that every subscriber gets, and what is known about its publishing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Message {
     tail: Tail,
     flags: Flags,
     publisher: Option<ConnectionId>,
+    /// If it is a part of memory that was read into.
+    used: Option<Used>,
 }
 
 /// What a kept message costs besides its tail: its own struct, the count of its owners, the
@@ -26,7 +30,20 @@ impl Message {
             tail,
             flags,
             publisher: Some(publisher),
+            used: None,
         }
+    }
+
+    /// A message that stays where its frame was received: in memory that was lent for it.
+    pub fn slice(
+        received: &Bytes,
+        memory: &Arc<ReadMemory>,
+        frame: &FrameView<'_>,
+        publisher: ConnectionId,
+    ) -> Self {
+        let mut message = Self::new(frame.slice_of(received), frame.head.flags, publisher);
+        message.used = Some(Used::new(message.tail.len(), memory));
+        message
     }
 
     /// The same of a copy of the tail, in memory of a former message if there is some.
@@ -48,6 +65,7 @@ impl Message {
             tail: Tail::new(subject, b"", payload)?,
             flags: Flags::NONE,
             publisher: None,
+            used: None,
         })
     }
 
@@ -107,9 +125,18 @@ fn take_spare(len: usize) -> Option<BytesMut> {
         .then_some(spare)
 }
 
+/// Wherever it is.
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.tail, self.flags, self.publisher) == (&other.tail, other.flags, other.publisher)
+    }
+}
+
+impl Eq for Message {}
+
 impl Drop for Message {
     fn drop(&mut self) {
-        if !SPARE_LEN.contains(&self.tail.len()) {
+        if self.used.is_some() || !SPARE_LEN.contains(&self.tail.len()) {
             return;
         }
         let bytes = std::mem::take(&mut self.tail).into_bytes();

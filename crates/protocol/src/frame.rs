@@ -244,16 +244,6 @@ impl Tail {
         self.bytes.len()
     }
 
-    /// A copy in memory of its own. A tail that was received shares its buffer with what was
-    /// received beside it; one that is kept for long and is small should not keep all that.
-    #[must_use]
-    pub fn detached(&self) -> Self {
-        Self {
-            bytes: Bytes::copy_from_slice(&self.bytes),
-            ..*self
-        }
-    }
-
     #[inline]
     fn payload_start(&self) -> usize {
         usize::from(self.subject_len) + usize::from(self.headers_len)
@@ -470,8 +460,6 @@ mod tests {
         assert_eq!(at(decoded.subject()), HEADER_LEN);
         assert_eq!(at(&decoded.tail.headers_bytes()), HEADER_LEN + 3);
         assert_eq!(at(&decoded.tail.payload_bytes()), HEADER_LEN + 4);
-        assert_ne!(at(decoded.tail.detached().subject()), HEADER_LEN);
-        assert_eq!(decoded.tail.detached(), decoded.tail);
     }
 
     #[test]

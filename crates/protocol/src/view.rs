@@ -3,7 +3,7 @@
 
 use crate::frame::{Frame, FrameError, Head, Parts, Tail};
 use crate::limits::{HEADER_LEN, LENGTH_LEN};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// A frame within received bytes.
 ///
@@ -92,6 +92,17 @@ impl<'a> FrameView<'a> {
         memory.extend_from_slice(self.tail);
         Tail::received(self.subject.len(), self.headers.len(), memory.freeze())
     }
+
+    /// Its tail as a slice of what it was received in, which it keeps from being freed.
+    ///
+    /// # Panics
+    ///
+    /// If the frame is not within `received`.
+    #[inline]
+    pub fn slice_of(&self, received: &Bytes) -> Tail {
+        let tail = received.slice_ref(self.tail);
+        Tail::received(self.subject.len(), self.headers.len(), tail)
+    }
 }
 
 impl Frame {
@@ -114,7 +125,7 @@ mod tests {
     use crate::{write_frame, Op};
 
     #[test]
-    fn a_view_says_what_the_frame_says_and_its_copy_does_not_keep_the_buffer() {
+    fn a_view_says_what_the_frame_says_its_slice_keeps_the_buffer_and_its_copy_does_not() {
         let mut wire = BytesMut::new();
         let head = Head::new(Op::Publish, 7).seq(9);
         write_frame(&mut wire, head, b"a.b", b"\x80", b"payload").unwrap();
@@ -128,6 +139,9 @@ mod tests {
         let copy = view.to_tail();
         assert_eq!(copy, frame.tail);
         assert!(!bytes.as_ptr_range().contains(&copy.bytes().as_ptr()));
+        let slice = view.slice_of(&bytes);
+        assert_eq!(slice, frame.tail);
+        assert!(bytes.as_ptr_range().contains(&slice.bytes().as_ptr()));
         for len in 0..HEADER_LEN + 4 {
             let cut = bytes.slice(..len);
             assert_eq!(

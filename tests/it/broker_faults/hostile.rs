@@ -8,6 +8,7 @@ use crate::harness::{wait_until, Watchdog, PATIENCE};
 use bytes::{Bytes, BytesMut};
 use ganger_client::{Client, Error};
 use ganger_protocol::hello::Hello;
+use ganger_protocol::kv_fast::Command;
 use ganger_protocol::{ErrorBody, ErrorCode, Frame, Limits, Op};
 use rustix::process::{getrlimit, setrlimit, Resource};
 use std::io::{Read, Write};
@@ -187,6 +188,41 @@ fn a_flood_of_subscriptions_stops_at_the_limit_and_goes_on_below_it() {
             }
         })
         .await;
+    });
+}
+
+#[test]
+fn who_asks_faster_than_it_takes_answers_is_read_no_faster_than_it_is_answered() {
+    let _watchdog = Watchdog::new("broker_faults::hostile::asks", 120);
+    const ANSWERS: usize = 4000;
+    // What the socket holds, and what the broker reads at a time; not all that is asked for.
+    const AHEAD: usize = 512 << 10;
+    let keeper = Keeper::plain(&[]);
+    run(async {
+        let client = keeper.connect().await;
+        let value = vec![7; 100_000];
+        let store = client.remote_kv();
+        soon("it to be set", store.set("large", &value[..]))
+            .await
+            .unwrap();
+        let mut raw = Raw::greeted(&keeper);
+        let mut request = BytesMut::new();
+        Command::Get { key: b"large" }
+            .write(1, &mut request)
+            .unwrap();
+        let requests = request.repeat(10_000);
+        let mut asked = 0;
+        for answered in 0..ANSWERS {
+            raw.0.set_nonblocking(true).unwrap();
+            while let Ok(len) = raw.0.write(&requests[asked % requests.len()..]) {
+                asked += len;
+            }
+            raw.0.set_nonblocking(false).unwrap();
+            let ahead = asked - answered * request.len();
+            assert!(ahead < AHEAD, "{ahead} bytes after {answered} answers");
+            assert_eq!(raw.next().unwrap().payload(), value);
+        }
+        is_served(&client).await;
     });
 }
 

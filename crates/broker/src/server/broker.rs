@@ -6,6 +6,7 @@ use super::request::OpenRequests;
 use super::timer::Timer;
 use super::{janitor, lease, request};
 use crate::ids::{ConnectionId, Subscriber};
+use crate::read_memory::ReadMemory;
 use crate::services::chores::{Chores, SnapshotPlan};
 use crate::services::taps::Taps;
 use crate::services::watch::{Wake, Watches};
@@ -66,6 +67,8 @@ pub struct Broker {
     pub taps: Taps,
     /// Snapshots and audits.
     pub chores: Chores,
+    /// What connections read into.
+    pub(super) read_memory: Arc<ReadMemory>,
     connections: Arc<Connections>,
     last_connection: AtomicU64,
     is_draining: AtomicBool,
@@ -85,6 +88,7 @@ impl Broker {
         let leases = lease::Leasing::new(region.clone(), &config.limits, epoch);
         let chores = Chores::start(region.clone(), config.snapshots.clone())?;
         let broker = Self {
+            read_memory: Arc::default(),
             topics: Topics::new((&config.limits).into(), epoch + CHANNEL_EPOCHS),
             epoch,
             counters: Counters::default(),

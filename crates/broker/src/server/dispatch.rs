@@ -1,34 +1,32 @@
 //! From a frame to the operation it asks for.
 
+use super::received::Received;
 use super::session::{pong, Session};
 use super::{admin, kv, lease, publish, request, subscribe, watch};
 use ganger_protocol::{ErrorBody, ErrorCode, Flags, Frame, FrameView, Head, Op};
 
-/// Carries out what is frequent and keeps nothing of the frame but copies; `false`, with nothing
-/// done, if it is something else.
+/// Carries a frame out, which is the first of what was received. Whatever is wrong with it is this
+/// client's affair alone.
 #[inline]
-pub(super) fn carry_out_here(session: &mut Session, frame: &FrameView<'_>) -> bool {
+pub(super) fn carry_out(session: &mut Session, frame: &FrameView<'_>, received: &Received) {
     let Head { op, flags, id, seq } = frame.head;
     match op {
-        Op::Publish if publish::is_copied(frame) => publish::handle_here(session, frame),
+        // What is frequent is read where it was received.
+        Op::Publish => publish::handle(session, frame, received),
         Op::Ack => session.ack(id, seq, flags.has(Flags::UP_TO)),
         Op::Get | Op::Set | Op::Delete | Op::Incr if !session.is_in_use(id) => {
             kv::fast(session, frame);
         }
-        _ => return false,
+        _ => carry_out_whole(session, &received.frame(frame)),
     }
-    true
 }
 
-/// Carries a frame out. Whatever is wrong with it is this client's affair alone.
-#[inline]
-pub(super) fn carry_out(session: &mut Session, frame: Frame) {
+fn carry_out_whole(session: &mut Session, frame: &Frame) {
     let id = frame.head.id;
     match frame.head.op {
-        Op::Publish => publish::handle(session, frame),
-        Op::Reply => request::reply(session, &frame),
+        Op::Reply => request::reply(session, frame),
         Op::Cancel => session.cancel(id),
-        Op::Ping => pong(session, &frame),
+        Op::Ping => pong(session, frame),
         Op::Pong => {}
         Op::Goodbye => session.goodbye(),
         Op::Hello => {
@@ -36,12 +34,12 @@ pub(super) fn carry_out(session: &mut Session, frame: Frame) {
             session.fatal(&ErrorBody::new(ErrorCode::NotGreeted, why));
         }
         _ if session.is_in_use(id) => session.fail(id, &ErrorCode::IdInUse.into()),
-        Op::Kv => kv::handle(session, &frame),
-        Op::Subscribe => begin(session, &frame, subscribe::handle),
-        Op::Request => begin(session, &frame, request::handle),
-        Op::Watch => begin(session, &frame, watch::handle),
-        Op::Lease => begin(session, &frame, lease::handle),
-        Op::Admin => begin(session, &frame, admin::handle),
+        Op::Kv => kv::handle(session, frame),
+        Op::Subscribe => begin(session, frame, subscribe::handle),
+        Op::Request => begin(session, frame, request::handle),
+        Op::Watch => begin(session, frame, watch::handle),
+        Op::Lease => begin(session, frame, lease::handle),
+        Op::Admin => begin(session, frame, admin::handle),
         op => {
             let why = format!("no operation of clients: {:#04x}", op.to_u8());
             session.fail(id, &ErrorBody::new(ErrorCode::UnknownOperation, why));

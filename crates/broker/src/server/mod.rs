@@ -6,7 +6,6 @@
 
 pub mod admin;
 pub mod broker;
-mod buffers;
 pub mod connection;
 pub mod counters;
 mod dispatch;
@@ -20,6 +19,7 @@ mod listen;
 mod notify;
 pub mod outbox;
 mod publish;
+mod received;
 mod reference;
 mod request;
 pub mod session;

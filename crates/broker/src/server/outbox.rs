@@ -1,9 +1,11 @@
 //! Bytes on their way to one client: many frames in one piece, long tails beside it without a copy.
 
 use bytes::{Buf, Bytes, BytesMut};
+use ganger_protocol::limits::HEAD_LEN;
 use ganger_protocol::{Body, Frame, FrameError, Head, Tail};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{ready, Context, Poll};
 use tokio::io::AsyncWrite;
@@ -13,13 +15,17 @@ const SHARE_FROM: usize = 4096;
 /// Pieces given to the system at a time.
 const PIECES: usize = 64;
 /// Memory of an empty outbox that is kept for the next frames, while its client is quiet.
-const KEEP: usize = 4096;
+const KEEP: usize = 8 << 10;
+/// So few bytes are copied together sooner than the system takes several pieces.
+const FLAT_MAX: usize = 8 << 10;
 
 /// What waits to be written to one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Pieces that are whole, before `open`.
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first of them that are written.
+    first_done: usize,
     /// Where frames are appended.
     open: BytesMut,
     bytes: usize,
@@ -29,20 +35,41 @@ pub struct Outbox {
     total: u64,
 }
 
+#[derive(Debug)]
+enum Piece {
+    /// What stands before a long tail.
+    Head([u8; HEAD_LEN]),
+    Bytes(Bytes),
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Head(bytes) => bytes,
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 impl Outbox {
     /// Appends a frame.
     #[inline]
     pub fn push(&mut self, head: Head, tail: &Tail) {
-        let before = self.open.len();
-        self.open.extend_from_slice(&head.encode(tail));
+        let start = head.encode(tail);
         if tail.len() < SHARE_FROM {
+            self.open.extend_from_slice(&start);
             self.open.extend_from_slice(tail.bytes());
-            self.bytes += self.open.len() - before;
         } else {
-            self.bytes += self.open.len() - before + tail.len();
-            self.pieces.push_back(self.open.split().freeze());
-            self.pieces.push_back(tail.bytes().clone());
+            if !self.open.is_empty() {
+                let open = self.open.split().freeze();
+                self.pieces.push_back(Piece::Bytes(open));
+            }
+            self.pieces.push_back(Piece::Head(start));
+            self.pieces.push_back(Piece::Bytes(tail.bytes().clone()));
         }
+        self.bytes += start.len() + tail.len();
         self.count();
     }
 
@@ -102,6 +129,9 @@ impl Outbox {
         stream: Pin<&mut impl AsyncWrite>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if self.bytes <= FLAT_MAX {
+            self.flatten();
+        }
         let written = if self.pieces.is_empty() {
             ready!(stream.poll_write(cx, &self.open))?
         } else {
@@ -116,6 +146,7 @@ impl Outbox {
                 *slice = IoSlice::new(bytes);
                 used += 1;
             }
+            slices[0].advance(self.first_done);
             ready!(stream.poll_write_vectored(cx, &slices[..used]))?
         };
         if written == 0 {
@@ -133,15 +164,27 @@ impl Outbox {
         }
     }
 
+    /// Makes it one piece, which goes out sooner than a few.
+    fn flatten(&mut self) {
+        if !self.open.is_empty() {
+            return;
+        }
+        for piece in self.pieces.drain(..) {
+            self.open.extend_from_slice(&piece[self.first_done..]);
+            self.first_done = 0;
+        }
+    }
+
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
-        while let Some(first) = self.pieces.front_mut() {
-            let len = first.len().min(written);
-            first.advance(len);
-            written -= len;
-            if !first.is_empty() {
+        while let Some(first) = self.pieces.front() {
+            let left = first.len() - self.first_done;
+            if written < left {
+                self.first_done += written;
                 return;
             }
+            written -= left;
+            self.first_done = 0;
             self.pieces.pop_front();
         }
         if written == self.open.len() {

@@ -1,21 +1,18 @@
 //! Publishing: one message to all who subscribe to its subject.
 
+use super::received::Received;
 use super::reference;
 use super::session::Session;
 use crate::message::Message;
 use crate::topics::retained::RetainError;
 use crate::topics::{Pending, Published};
 use ganger_protocol::{
-    check_subject, headers, ErrorBody, ErrorCode, Flags, Frame, FrameView, Head, Op, Tail,
+    check_subject, headers, ErrorBody, ErrorCode, Flags, FrameView, Head, Op, Tail,
 };
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Sleep;
-
-/// Tails below this are copied out of the read buffer, which then can be used again. Longer ones
-/// keep it, so it may be four times as large as they are at most.
-const COPY_BELOW: usize = 16 << 10;
 
 /// A message that a slow subscriber holds up, and its publisher with it.
 pub(super) struct HeldUp {
@@ -26,27 +23,18 @@ pub(super) struct HeldUp {
     pub(super) until: Pin<Box<Sleep>>,
 }
 
-/// Whether a frame that publishes is better copied than kept.
+/// Publishes what was received.
 #[inline]
-pub(super) fn is_copied(frame: &FrameView<'_>) -> bool {
-    frame.tail().len() < COPY_BELOW && !frame.head.flags.has(Flags::BY_REFERENCE)
-}
-
-/// Publishes a copy of what was received.
-#[inline]
-pub(super) fn handle_here(session: &mut Session, frame: &FrameView<'_>) {
+pub(super) fn handle(session: &mut Session, frame: &FrameView<'_>, received: &Received) {
     let published = check_id(session, frame.head).and_then(|()| {
-        check(frame.subject(), frame.headers())?;
-        publish(session, Message::copied(frame, session.connection.id))
-    });
-    outcome(session, frame.head, published);
-}
-
-/// Publishes what was received, without a copy if it is long.
-pub(super) fn handle(session: &mut Session, frame: Frame) {
-    let Head { flags, .. } = frame.head;
-    let published = check_id(session, frame.head).and_then(|()| {
-        let message = message(session, frame.tail, flags)?;
+        let message = match frame.head.flags.has(Flags::BY_REFERENCE) {
+            true => message(session, frame.to_tail(), frame.head.flags)?,
+            false => {
+                check(frame.subject(), frame.headers())?;
+                let memory = &session.broker.read_memory;
+                received.message(frame, session.connection.id, memory)
+            }
+        };
         publish(session, message)
     });
     outcome(session, frame.head, published);
@@ -111,7 +99,6 @@ pub(super) fn message(session: &Session, tail: Tail, flags: Flags) -> Result<Mes
     check(tail.subject(), tail.headers())?;
     let (tail, flags) = match flags.has(Flags::BY_REFERENCE) {
         true => reference::check(&session.broker, tail, flags)?,
-        false if tail.len() < COPY_BELOW => (tail.detached(), flags),
         false => (tail, flags),
     };
     Ok(Message::new(tail, flags, session.connection.id))

@@ -21,7 +21,7 @@ pub(super) fn check(broker: &Broker, tail: Tail, flags: Flags) -> Result<(Tail, 
         Ok(true) => {
             // Its publisher may not be there any more when its time is over.
             janitor::expires_in(broker, broker.limits().reference_ttl_ms);
-            Ok((tail.detached(), flags))
+            Ok((tail, flags))
         }
         _ => Err(ErrorCode::BadReference.into()),
     }

@@ -131,7 +131,7 @@ pub(super) fn reply(session: &mut Session, frame: &Frame) {
     let is_referred = flags.has(Flags::BY_REFERENCE);
     let checked = match is_referred {
         true => super::reference::check(&broker, frame.tail.clone(), flags),
-        false => Ok((frame.tail.detached(), flags)),
+        false => Ok((frame.tail.clone(), flags)),
     };
     let id = ended.id.0;
     match checked {

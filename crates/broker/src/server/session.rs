@@ -6,7 +6,6 @@
 //! stays in the outbox, whose length stops the reading and the draining.
 
 use super::broker::Broker;
-use super::buffers;
 use super::connection::{Connection, Inbox, Parcel};
 use super::dispatch;
 use super::held::{Drained, Farewell, Held, Kind, Place};
@@ -14,11 +13,12 @@ use super::janitor;
 use super::kv::Ephemeral;
 use super::outbox::Outbox;
 use super::publish::HeldUp;
+use super::received::Received;
 use super::socket::Socket;
 use crate::ids::{Subscriber, SubscriptionId};
 use crate::topics::channel::Batch;
 use crate::topics::Effects;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use ganger_protocol::hello::{Ended, Goodbye};
 use ganger_protocol::{Body, ErrorBody, ErrorCode, Frame, FrameCodec, FrameError, Head, Op, Tail};
 use std::collections::{HashMap, VecDeque};
@@ -28,8 +28,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_util::codec::Decoder;
-use tokio_util::io::poll_read_buf;
 
 /// The outbox is filled from subscriptions up to so many bytes.
 const FILL: usize = 64 << 10;
@@ -65,7 +63,7 @@ pub struct Session {
     pub(super) ephemeral: Ephemeral,
     stream: Socket,
     codec: FrameCodec,
-    received: BytesMut,
+    received: Received,
     held: HashMap<u32, Box<dyn Held>>,
     /// Held things that have something to drain, in turn.
     ready: VecDeque<u32>,
@@ -73,6 +71,8 @@ pub struct Session {
     held_up: Option<HeldUp>,
     /// An operation that takes long, elsewhere: nothing is carried out until it is done.
     job: Option<JoinHandle<Vec<Frame>>>,
+    /// Something was received and is not carried out, since something held it up.
+    is_behind: bool,
     is_eof: bool,
     is_over: bool,
     is_draining: bool,
@@ -225,6 +225,7 @@ impl Session {
             inbox: Inbox::default(),
             held_up: None,
             job: None,
+            is_behind: false,
             is_eof: false,
             is_over: false,
             is_draining: false,
@@ -235,7 +236,7 @@ impl Session {
             connection,
             out,
             stream,
-            received,
+            received: Received::new(received),
         }
     }
 
@@ -254,6 +255,9 @@ impl Session {
         for _ in 0..TURNS {
             self.take_in();
             self.go_on(cx);
+            if self.can_read(cx) && self.read(cx).is_err() {
+                return Poll::Ready(End::Broken);
+            }
             let was_held_up = self.is_held_up();
             self.work();
             // What began to hold it up just now has still to be told whom to wake.
@@ -273,10 +277,9 @@ impl Session {
             let Ok(wrote) = self.write(cx) else {
                 return Poll::Ready(End::Broken);
             };
-            let Ok(read) = self.read(cx) else {
-                return Poll::Ready(End::Broken);
-            };
-            if wrote || read || is_new {
+            let goes_on =
+                wrote && (self.is_behind || !self.out.is_empty() || !self.ready.is_empty());
+            if goes_on || is_new || self.can_read(cx) {
                 continue;
             }
             if self.is_at_its_end() {
@@ -366,37 +369,23 @@ impl Session {
     /// Carries out what was received, as long as nothing holds it up.
     fn work(&mut self) {
         let mut received = std::mem::take(&mut self.received);
-        let (mut done, mut frames) = (0, 0);
+        let mut frames = 0;
         self.now_ms = None;
-        while done < received.len() && !self.waits() {
-            match self.codec.peek(&received[done..]) {
-                Ok(Some(frame)) => {
-                    frames += 1;
-                    if dispatch::carry_out_here(self, &frame) {
-                        done += frame.wire_len();
-                        continue;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    self.bad_frame(&error);
-                    break;
-                }
+        self.is_behind = loop {
+            if self.waits() {
+                break true;
             }
-            received.advance(std::mem::take(&mut done));
-            match self.codec.decode(&mut received) {
-                Ok(Some(frame)) => dispatch::carry_out(self, frame),
-                Ok(None) => break,
+            match self.codec.peek(received.unread()) {
+                Ok(Some(frame)) => {
+                    dispatch::carry_out(self, &frame, &received);
+                    let len = frame.wire_len();
+                    received.advance(len);
+                    frames += 1;
+                }
+                Ok(None) => break false,
                 Err(error) => self.bad_frame(&error),
             }
-        }
-        if done == received.len() {
-            // Unlike advancing to the end, this leaves the memory usable from its beginning.
-            received.clear();
-        } else {
-            received.advance(done);
-            self.codec.make_room(&mut received);
-        }
+        };
         self.received = received;
         if frames > 0 {
             self.connection.traffic.frames_in.add(frames);
@@ -479,20 +468,21 @@ impl Session {
         Ok(written > 0)
     }
 
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, std::io::Error> {
-        if self.is_eof || self.waits() {
-            return Ok(false);
+    /// Whether there is something to read, and all that was read before is carried out.
+    fn can_read(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.is_eof && !self.is_behind && !self.waits() && self.stream.is_readable(cx)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), std::io::Error> {
+        let stream = Pin::new(&mut self.stream);
+        let memory = &self.broker.read_memory;
+        let read = self.received.poll_read(stream, cx, &self.codec, memory);
+        if let Poll::Ready(read) = read {
+            let read = read?;
+            self.is_eof = read == 0;
+            self.connection.traffic.bytes_in.add(read as u64);
         }
-        buffers::reserve(&mut self.received);
-        match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received) {
-            Poll::Pending => Ok(false),
-            Poll::Ready(read) => {
-                let read = read?;
-                self.is_eof = read == 0;
-                self.connection.traffic.bytes_in.add(read as u64);
-                Ok(true)
-            }
-        }
+        Ok(())
     }
 
     /// Whether nothing more is to be expected: asked when nothing can be read or written.
@@ -507,7 +497,7 @@ impl Session {
 
     /// Gives back the memory that a quiet connection does not need.
     fn shrink(&mut self) {
-        buffers::shrink(&mut self.received);
+        self.received.shrink(&self.broker.read_memory);
         self.out.shrink();
     }
 

@@ -35,6 +35,11 @@ impl Socket {
         Ok(Self { inner, blocked })
     }
 
+    /// Whether there may be something to read; if not, the task is woken when there is.
+    pub(super) fn is_readable(&self, cx: &mut Context<'_>) -> bool {
+        self.inner.poll_read_ready(cx).is_ready()
+    }
+
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
