@@ -1,8 +1,8 @@
 //! One connection, from its welcome to its end: all of it in one task.
 //!
-//! Each turn takes what others left, carries out what was received, fills the outbox from what the
-//! connection subscribed to, writes, and reads. A turn that moved nothing goes to sleep until the
-//! socket or somebody else has something. Nothing here waits for a client: what can't be written
+//! Each turn takes what others left, reads, carries out what was received, fills the outbox from what
+//! the connection subscribed to, and writes. When that leaves nothing to go on with, it sleeps until
+//! the socket or somebody else has something. Nothing here waits for a client: what can't be written
 //! stays in the outbox, whose length stops the reading and the draining.
 
 use super::broker::Broker;
