@@ -2,7 +2,7 @@
 
 use crate::ids::ConnectionId;
 use crate::read_memory::{ReadMemory, Used};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use ganger_protocol::{headers, Flags, FrameView, Tail};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -34,15 +34,16 @@ impl Message {
         }
     }
 
-    /// A message that stays where its frame was received: in memory that was lent for it.
-    pub fn slice(
-        received: &Bytes,
-        memory: &Arc<ReadMemory>,
-        frame: &FrameView<'_>,
+    /// The same of a tail that stays where it was received: in memory that was lent for it.
+    pub fn lent(
+        tail: Tail,
+        flags: Flags,
         publisher: ConnectionId,
+        memory: &Arc<ReadMemory>,
     ) -> Self {
-        let mut message = Self::new(frame.slice_of(received), frame.head.flags, publisher);
-        message.used = Some(Used::new(message.tail.len(), memory));
+        let used = Used::new(tail.len(), memory);
+        let mut message = Self::new(tail, flags, publisher);
+        message.used = Some(used);
         message
     }
 

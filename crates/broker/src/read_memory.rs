@@ -1,8 +1,9 @@
 //! Memory to read into: for the connections that are being read, not for all there are.
 //!
 //! Long messages may stay where they were read. A message that outlives those beside it keeps all the
-//! memory they shared, so how much is kept in vain is known at every moment, and bounded: beyond
-//! [`VAIN_MAX`], messages are copied.
+//! memory they shared, so how much is kept in vain is known at every moment: while it is more than
+//! [`VAIN_MAX`], nothing more is lent, and messages are copied. So what is lent is at most that much more
+//! than the messages in it were when they were most.
 
 use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of one piece.
 pub const READ_LEN: usize = 64 << 10;
-/// Bytes that may be kept for no other reason than being beside a message.
+/// Bytes that may be kept for no other reason than being beside a message, and memory still be lent.
 pub const VAIN_MAX: usize = 8 << 20;
 /// The largest piece that is left for others: a part of a frame was in the way of a whole read.
 const SPARE_LEN_MAX: usize = 2 * READ_LEN;
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_in_vain_is_bounded_and_nothing_is_counted_when_all_is_gone() {
+    fn nothing_is_lent_while_too_much_is_kept_in_vain_nor_counted_when_all_is_gone() {
         let memory = Arc::new(ReadMemory::default());
         let mut lent = Vec::new();
         // Whole pieces that are used do not count.

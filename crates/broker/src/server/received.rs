@@ -4,7 +4,7 @@ use crate::ids::ConnectionId;
 use crate::message::Message;
 use crate::read_memory::{ReadMemory, READ_LEN};
 use bytes::{Buf, Bytes, BytesMut};
-use ganger_protocol::{Frame, FrameCodec, FrameView};
+use ganger_protocol::{Frame, FrameCodec, FrameView, Tail};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,18 +63,15 @@ impl Received {
         publisher: ConnectionId,
         memory: &Arc<ReadMemory>,
     ) -> Message {
-        match &self.piece {
-            Piece::Lent(bytes) if is_long(frame) => Message::slice(bytes, memory, frame, publisher),
-            _ => Message::copied(frame, publisher),
+        match self.slice(frame) {
+            Some(tail) => Message::lent(tail, frame.head.flags, publisher, memory),
+            None => Message::copied(frame, publisher),
         }
     }
 
     /// This frame, which is a part of what was received, for itself.
     pub(super) fn frame(&self, frame: &FrameView<'_>) -> Frame {
-        let tail = match &self.piece {
-            Piece::Lent(bytes) if is_long(frame) => frame.slice_of(bytes),
-            _ => frame.to_tail(),
-        };
+        let tail = self.slice(frame).unwrap_or_else(|| frame.to_tail());
         Frame::new(frame.head, tail)
     }
 
@@ -106,6 +103,15 @@ impl Received {
         let part = BytesMut::from(self.unread());
         if let Piece::Own(piece) = std::mem::replace(self, Self::new(part)).piece {
             memory.give_back(piece);
+        }
+    }
+
+    /// Where this frame's tail is, if it may stay there.
+    #[inline]
+    fn slice(&self, frame: &FrameView<'_>) -> Option<Tail> {
+        match &self.piece {
+            Piece::Lent(bytes) if is_long(frame) => Some(frame.slice_of(bytes)),
+            _ => None,
         }
     }
 
