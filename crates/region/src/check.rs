@@ -6,8 +6,8 @@ use crate::entry::EntryRef;
 use crate::error::WriteError;
 use crate::index::{directory_word, names_entry, Bucket};
 use crate::layout::{
-    bucket_of, entry, shard, slot, tag_of, Geometry, BUCKET_CLASS, CLASSES, INLINE_BUCKETS,
-    PAGE_LEN, WORD,
+    bucket_of, class_of, entry, shard, slot, tag_of, Geometry, BUCKET_CLASS, CLASSES,
+    INLINE_BUCKETS, PAGE_LEN, WORD,
 };
 use crate::pool::{Kind, PageState};
 use crate::region::Region;
@@ -248,9 +248,9 @@ impl<'r> Shard<'r> {
         audit.expect(here, || {
             format!("the entry at {offset} is in a bucket it does not belong to")
         });
-        let fits = class.is_some_and(|class| entry.words.len() * WORD <= u64::from(CLASSES[class]));
+        let fits = class.is_some() && class == class_of(entry.words.len() * WORD);
         audit.expect(fits, || {
-            format!("the entry at {offset} is longer than its block")
+            format!("the entry at {offset} is in a block of the wrong class")
         });
         audit.expect(keys.insert(key), || {
             format!("the key of the entry at {offset} is there twice")

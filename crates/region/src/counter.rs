@@ -65,26 +65,17 @@ impl Region {
 /// everything in registers.
 #[inline(always)]
 fn glance_and_add<K: Key>(inner: &Inner, hash: u64, key: K, by: i64) -> Option<Result<i64, i64>> {
-    let shard = inner.geometry.shard_of(hash);
-    let view = View::new(inner, shard, hash)?;
+    let view = View::new(inner, inner.geometry.shard_of(hash), hash)?;
     match view.glance_at_counter(inner, hash, key) {
         Glance::Entry(hit) if !hit.is_expired(inner) => {
-            let owner = view.try_lock(inner)?;
-            let locked = view.locked(inner, shard, owner);
-            let sum = view
-                .is_unchanged()
-                .then(|| locked.add_to_counter(hit.head, hit.value, key.bytes(), by));
+            let locked = view.lock_unchanged(inner)?;
+            let sum = locked.add_to_counter(hit.head, hit.value, key.bytes(), by);
             locked.done();
-            sum
+            Some(sum)
         }
         Glance::Link(_) => {
             let key = key.bytes();
-            let add = Add {
-                inner,
-                hash,
-                key,
-                by,
-            };
+            let add = Add { inner, key, by };
             look_further(inner, hash, key, add)
         }
         _ => None,
@@ -101,7 +92,6 @@ fn add_to_any(inner: &Inner, key: &[u8], by: i64) -> Option<Result<i64, i64>> {
 /// Adding to a counter that is there. It is looked up without the lock, as `set` does.
 struct Add<'r, 'k> {
     inner: &'r Inner,
-    hash: u64,
     key: &'k [u8],
     by: i64,
 }
@@ -118,14 +108,10 @@ impl<'r> Then<'r> for Add<'r, '_> {
         if !hit.meta.has(entry::COUNTER) || hit.is_expired(self.inner) {
             return None;
         }
-        let shard = self.inner.geometry.shard_of(self.hash);
-        let owner = view.try_lock(self.inner)?;
-        let locked = view.locked(self.inner, shard, owner);
-        let sum = view
-            .is_unchanged()
-            .then(|| locked.add_to_counter(hit.head, hit.value, self.key, self.by));
+        let locked = view.lock_unchanged(self.inner)?;
+        let sum = locked.add_to_counter(hit.head, hit.value, self.key, self.by);
         locked.done();
-        sum
+        Some(sum)
     }
 }
 

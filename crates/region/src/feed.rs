@@ -69,7 +69,7 @@ impl Region {
     /// follow a feed that is on.
     pub fn feed(&self) -> Result<Feed, WriteError> {
         let inner = &*self.inner;
-        let flags = inner.memory.word(header::FEED_FLAGS * WORD);
+        let flags = inner.memory.header(header::FEED_FLAGS);
         if flags.load(Ordering::Relaxed) & ON == 0 {
             inner.owner()?;
             let rings = inner.geometry.feed_offset..inner.geometry.pages_offset;
@@ -101,7 +101,7 @@ impl Region {
     /// feed is on.
     pub fn wake_read_only_waiters(&self, wake: bool) -> Result<(), WriteError> {
         self.inner.owner()?;
-        let flags = self.inner.memory.word(header::FEED_FLAGS * WORD);
+        let flags = self.inner.memory.header(header::FEED_FLAGS);
         if wake {
             flags.fetch_or(WAKE_ALWAYS, Ordering::Relaxed);
         } else {
@@ -113,7 +113,7 @@ impl Region {
     /// Has all who sleep in [`Feed::sleep`] ask whether to give up.
     pub fn wake_feeds(&self) -> Result<(), WriteError> {
         self.inner.owner()?;
-        let event = self.inner.memory.word(header::FEED_EVENT * WORD);
+        let event = self.inner.memory.header(header::FEED_EVENT);
         event.fetch_add(1, Ordering::Release);
         futex::wake(&self.inner.memory, header::FEED_EVENT * WORD, i32::MAX);
         Ok(())
@@ -163,15 +163,15 @@ impl Feed {
         gives_up: impl Fn() -> bool,
     ) -> bool {
         let inner = &*self.region.inner;
-        let event = inner.memory.word(header::FEED_EVENT * WORD);
-        let flags = inner.memory.word(header::FEED_FLAGS * WORD);
+        let event = inner.memory.header(header::FEED_EVENT);
+        let flags = inner.memory.header(header::FEED_FLAGS);
         let started = Instant::now();
         loop {
             let seen = event.load(Ordering::Acquire);
             if inner.is_writable() {
                 inner
                     .memory
-                    .word(header::FEED_WAITING * WORD)
+                    .header(header::FEED_WAITING)
                     .store(1, Ordering::Relaxed);
             }
             // Pairs with the fence in `wake`: either the writer sees the mark, or this sees its
@@ -211,7 +211,7 @@ impl Locked<'_> {
     pub(crate) fn feed_is_on(&self) -> bool {
         self.region
             .memory
-            .word(header::FEED_FLAGS * WORD)
+            .header(header::FEED_FLAGS)
             .load(Ordering::Relaxed)
             & ON
             != 0
@@ -276,15 +276,15 @@ impl Locked<'_> {
 }
 
 fn wake(region: &Inner) {
-    let waiting = region.memory.word(header::FEED_WAITING * WORD);
-    let flags = region.memory.word(header::FEED_FLAGS * WORD);
+    let waiting = region.memory.header(header::FEED_WAITING);
+    let flags = region.memory.header(header::FEED_FLAGS);
     // Pairs with the fence in `Feed::wait`.
     fence(Ordering::SeqCst);
     if waiting.load(Ordering::Relaxed) != 0 || flags.load(Ordering::Relaxed) & WAKE_ALWAYS != 0 {
         waiting.store(0, Ordering::Relaxed);
         region
             .memory
-            .word(header::FEED_EVENT * WORD)
+            .header(header::FEED_EVENT)
             .fetch_add(1, Ordering::Release);
         futex::wake(&region.memory, header::FEED_EVENT * WORD, i32::MAX);
     }

@@ -10,7 +10,6 @@ use crate::layout::{entry, slot, tag_of, WORD};
 use crate::lock;
 use crate::memory::Words;
 use crate::region::Inner;
-use crate::session::OwnerId;
 use crate::shard::{shard_words, Brief, Root};
 use crate::sync::{fence, AtomicU64, Ordering};
 
@@ -18,6 +17,7 @@ use crate::sync::{fence, AtomicU64, Ordering};
 #[derive(Clone, Copy)]
 pub(crate) struct View<'r> {
     shard: Words<'r>,
+    index: u64,
     root: Root,
     pub(crate) bucket: Bucket<'r>,
     version: u64,
@@ -57,17 +57,18 @@ impl<'r> View<'r> {
         // Pairs with the Release store of the root: who sees new buckets sees what is in them.
         fence(Ordering::Acquire);
         let bucket = Bucket::near(inner, shard, words, root.bucket_of(hash))?;
-        Some(Self::of_bucket(words, root, bucket))
+        Some(Self::of_bucket(shard, words, root, bucket))
     }
 
     #[inline(always)]
-    pub(crate) fn of_bucket(shard: Words<'r>, root: Root, bucket: Bucket<'r>) -> Self {
+    pub(crate) fn of_bucket(index: u64, shard: Words<'r>, root: Root, bucket: Bucket<'r>) -> Self {
         let version = bucket.version();
         // Pairs with the Release of `raise_version`: who sees the version sees the slots stored
         // before it.
         fence(Ordering::Acquire);
         Self {
             shard,
+            index,
             root,
             bucket,
             version,
@@ -100,18 +101,20 @@ impl<'r> View<'r> {
         scan::<_, true>(inner, self.bucket, hash, key)
     }
 
-    /// Locks the shard that the view is of, if it is free. Under the lock, an unchanged view is what
-    /// a lookup would find.
+    /// Locks the shard that the view is of, if it is free and the view is what a lookup under the
+    /// lock would find.
     #[inline(always)]
-    pub(crate) fn try_lock(&self, inner: &Inner) -> Option<OwnerId> {
+    pub(crate) fn lock_unchanged(&self, inner: &'r Inner) -> Option<Brief<'r>> {
         let owner = inner.session.current()?;
-        lock::try_acquire(self.shard, owner).then_some(owner)
-    }
-
-    /// The locked shard, whose number is `index`, for who got the lock as `owner`.
-    #[inline(always)]
-    pub(crate) fn locked(&self, inner: &'r Inner, index: u64, owner: OwnerId) -> Brief<'r> {
-        Brief::of(inner, index, self.shard, owner)
+        if !lock::try_acquire(self.shard, owner) {
+            return None;
+        }
+        let locked = Brief::of(inner, self.index, self.shard, owner);
+        if !self.is_unchanged() {
+            locked.done();
+            return None;
+        }
+        Some(locked)
     }
 }
 
@@ -230,8 +233,7 @@ impl<'r> Hit<'r> {
 
     #[inline(always)]
     pub(crate) fn is_expired(&self, inner: &Inner) -> bool {
-        let at = self.expires_at();
-        at != 0 && is_past(inner, at)
+        is_expired(inner, self.expires_at())
     }
 
     /// Puts the value into `out` in place of what is in there.
@@ -260,6 +262,12 @@ impl<'r> Hit<'r> {
             entry: EntryRef::made(inner, offset, words.unwrap_or(self.head), self.meta),
         }
     }
+}
+
+/// Whether what expires at `at`, or never if that is 0, is to be seen no more.
+#[inline(always)]
+pub(crate) fn is_expired(inner: &Inner, at: u64) -> bool {
+    at != 0 && is_past(inner, at)
 }
 
 /// Out of line, so that what every read needs stays in registers.

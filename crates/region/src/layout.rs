@@ -222,7 +222,7 @@ pub const BUCKET_CLASS: usize = 1;
 pub const BLOCK_LEN_MAX: u64 = 32768;
 
 /// The smallest class whose blocks hold `len` bytes.
-#[inline]
+#[inline(always)]
 pub fn class_of(len: u64) -> Option<usize> {
     const SMALL: [u8; 65] = {
         let mut table = [0; 65];
@@ -240,11 +240,18 @@ pub fn class_of(len: u64) -> Option<usize> {
         }
         table
     };
-    let units = usize::try_from(len.div_ceil(16)).ok()?;
-    match SMALL.get(units) {
-        Some(&class) => Some(usize::from(class)),
-        None => CLASSES.iter().position(|&block| u64::from(block) >= len),
+    if len > 1024 {
+        return class_of_many(len);
     }
+    // At most 64.
+    #[allow(clippy::cast_possible_truncation)]
+    let units = (len + 15) as usize / 16;
+    Some(usize::from(SMALL[units]))
+}
+
+#[inline(never)]
+fn class_of_many(len: u64) -> Option<usize> {
+    CLASSES.iter().position(|&block| u64::from(block) >= len)
 }
 
 /// Where the areas of one region lie. A handle computes it once at attach and never reads it from

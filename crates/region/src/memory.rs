@@ -5,13 +5,15 @@ use crate::backing::Backing;
 use crate::layout::WORD;
 use crate::sync::{AtomicU64, Ordering};
 use std::mem::MaybeUninit;
+#[cfg(not(loom))]
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A view of the whole region. Cloning it shares the mapping.
 #[derive(Clone)]
 pub(crate) struct Memory {
     #[cfg(not(loom))]
-    base: *const AtomicU64,
+    base: NonNull<AtomicU64>,
     #[cfg(loom)]
     model: Arc<crate::model::Words>,
     len_words: u64,
@@ -30,7 +32,8 @@ impl Memory {
     pub(crate) fn new(backing: Arc<dyn Backing>) -> Self {
         Self {
             #[cfg(not(loom))]
-            base: backing.base().cast::<AtomicU64>().cast_const(),
+            // SAFETY: `Backing` promises that `base` points at bytes, so it is not null.
+            base: unsafe { NonNull::new_unchecked(backing.base().cast::<AtomicU64>()) },
             #[cfg(loom)]
             model: backing.words(),
             len_words: backing.len() / WORD,
@@ -94,6 +97,8 @@ impl Memory {
         {
             let address = self
                 .base
+                .as_ptr()
+                .cast_const()
                 .cast::<u8>()
                 .wrapping_add(usize::try_from(offset).unwrap_or(0));
             prefetch(address);
@@ -106,7 +111,7 @@ impl Memory {
     /// `index` must be less than `self.len_words`.
     #[cfg(not(loom))]
     #[inline(always)]
-    unsafe fn at(&self, index: u64) -> &AtomicU64 {
+    pub(crate) unsafe fn at(&self, index: u64) -> &AtomicU64 {
         // SAFETY: passed on to the caller.
         let words = unsafe { self.run(index, 1) };
         &words.0[0]
@@ -125,13 +130,13 @@ impl Memory {
         // SAFETY: the words are mapped as long as `self.backing` lives, aligned to a word
         // (`Backing`), initialised (zero pages), and accessed as atomics by everyone, so no data
         // race can arise and sharing them is sound.
-        Words(unsafe { std::slice::from_raw_parts(start, count) })
+        Words(unsafe { std::slice::from_raw_parts(start.as_ptr(), count) })
     }
 
     /// # Safety
     /// None needed; unsafe to match the other build.
     #[cfg(loom)]
-    unsafe fn at(&self, index: u64) -> &AtomicU64 {
+    pub(crate) unsafe fn at(&self, index: u64) -> &AtomicU64 {
         self.model.at(index)
     }
 
@@ -357,17 +362,41 @@ impl Words<'_> {
     }
 
     /// Writes `bytes` from the first word on and pads the last word with zeros. What does not fit
-    /// is left out.
+    /// is not written at all.
     #[inline(always)]
     pub(crate) fn fill(&self, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<8>();
-        for (word, chunk) in self.iter().zip(whole) {
-            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        let Some((words, tail)) = self.split(whole.len() as u64) else {
+            return;
+        };
+        words.store_all(whole);
+        if let (false, Some(word)) = (rest.is_empty(), tail.iter().next()) {
+            word.store(word_of(rest), Ordering::Relaxed);
         }
-        if let (false, Some(tail)) = (rest.is_empty(), self.from(whole.len() as u64)) {
-            if let Some(word) = tail.iter().next() {
-                word.store(word_of(rest), Ordering::Relaxed);
+    }
+
+    /// Stores as many words as there are; the caller has as many of both.
+    #[inline(always)]
+    fn store_all(&self, whole: &[[u8; 8]]) {
+        let store = |word: &AtomicU64, bytes: &[u8; 8]| {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        };
+        #[cfg(not(loom))]
+        {
+            let (eights, rest) = whole.as_chunks::<8>();
+            let (eight_words, rest_words) = self.0.as_chunks::<8>();
+            for (words, eight) in eight_words.iter().zip(eights) {
+                for (word, bytes) in words.iter().zip(eight) {
+                    store(word, bytes);
+                }
             }
+            for (word, bytes) in rest_words.iter().zip(rest) {
+                store(word, bytes);
+            }
+        }
+        #[cfg(loom)]
+        for (word, bytes) in self.iter().zip(whole) {
+            store(word, bytes);
         }
     }
 

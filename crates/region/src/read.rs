@@ -269,7 +269,7 @@ fn read_patiently<T>(
             Err(_) if Root::load(words) != root => continue,
             Err(damaged) => return Err(damaged.into()),
         };
-        let view = View::of_bucket(words, root, bucket);
+        let view = View::of_bucket(shard, words, root, bucket);
         let found = match bucket.find(inner, hash, key) {
             Ok(Some(found)) if !found.entry.is_expired() => found,
             absent if view.is_unchanged() => {

@@ -3,9 +3,8 @@
 
 use crate::build::{NewEntry, Value};
 use crate::entry::{words_for, Meta};
-use crate::error::{lacks_room, WriteError};
 use crate::feed::Change;
-use crate::glance::{Glance, Hit, Then, View, LONG};
+use crate::glance::{is_expired, Glance, Hit, Then, View, LONG};
 use crate::index::slot_word;
 use crate::key::Key;
 use crate::layout::{class_of, entry, shard, slot, WORD};
@@ -38,29 +37,21 @@ impl<'r, 's, K: Key> Plain<'r, 's, K> {
 }
 
 impl<'r, K: Key> Then<'r> for Plain<'r, '_, K> {
-    /// The new revision.
-    type Output = Result<u64, WriteError>;
+    /// The new revision. Whoever has an error to tell goes the long way too.
+    type Output = u64;
 
     #[inline(always)]
     fn then(self, view: &View<'r>, glance: Glance<'r>) -> Option<Self::Output> {
-        if matches!(glance, Glance::Unclear | Glance::Link(_)) {
-            return None;
-        }
-        let shard = self.inner.geometry.shard_of(self.hash);
-        let owner = view.try_lock(self.inner)?;
-        let locked = view.locked(self.inner, shard, owner);
-        if !view.is_unchanged() {
-            locked.done();
-            return None;
-        }
         match glance {
-            Glance::Entry(hit) if !hit.is_expired(self.inner) => {
+            Glance::Entry(hit) => {
+                let locked = view.lock_unchanged(self.inner)?;
                 let revision = locked.replace(view, &hit, &self);
                 locked.sweep_a_little();
                 locked.done();
-                revision.map(Ok)
+                revision
             }
-            Glance::Nothing => {
+            Glance::Nothing if self.value.len() as u64 <= self.inner.geometry.value_len_max => {
+                let locked = view.lock_unchanged(self.inner)?;
                 let new = NewEntry {
                     hash: self.hash,
                     key: self.key.bytes(),
@@ -71,12 +62,9 @@ impl<'r, K: Key> Then<'r> for Plain<'r, '_, K> {
                 let set = locked.aside().insert(view.bucket, &new);
                 locked.sweep_a_little();
                 locked.done();
-                (!lacks_room(&set)).then_some(set)
+                set.ok()
             }
-            _ => {
-                locked.done();
-                None
-            }
+            _ => None,
         }
     }
 }
@@ -101,23 +89,29 @@ impl Locked<'_> {
         let region = self.region;
         let geometry = &region.geometry;
         let (key_len, value_len) = (key.bytes().len() as u64, value.len() as u64);
-        if value_len > LONG || !hit.meta.is_plain() || geometry.evicts() {
+        let evicts = K::MAY_EVICT && geometry.evicts();
+        let old_expiry = hit.expires_at();
+        if value_len > LONG || !hit.meta.is_plain() || evicts || is_expired(region, old_expiry) {
             return None;
         }
         let meta = Meta::new(key_len, value_len, 0);
         let (head_words, key_words) = (key.head_words(geometry), key.words());
         let len = head_words + key_words + words_for(value_len);
-        let class = class_of(len * WORD)?;
+        let class = class_of(len * WORD)? as u64;
         let spare = self.get(shard::SPARE);
         let offset = spare & slot::OFFSET_MASK;
         // A block of the class holds the entry; that it lies in one page is checked all the same.
         let words = region.memory.entry_words(offset, len)?;
-        if spare >> slot::TAG_SHIFT != class as u64 {
+        if spare >> slot::TAG_SHIFT != class {
             return None;
         }
         let old_offset = hit.word & slot::OFFSET_MASK;
-        let old_class =
-            PageState::class_of_blocks(region, geometry.page_of(old_offset)?, self.index)?;
+        // A block is of the smallest class that holds its entry.
+        let old_class = if meta == hit.meta {
+            class
+        } else {
+            PageState::class_of_block_at(region, old_offset, self.index)? as u64
+        };
         let (head, rest) = words.split(head_words)?;
         let (key_words, value_words) = rest.split(key_words)?;
         // As in `build_entry`: a reader that meets any store below sees the version that was raised
@@ -132,16 +126,12 @@ impl Locked<'_> {
             .store(expires_at, Ordering::Relaxed);
         key.fill(key_words);
         value_words.fill(value);
-        let old_expiry = hit.expires_at();
         // The commit. Release pairs with the fence in `glance`: who sees the slot sees the whole
         // entry.
         hit.slot.store(slot_word(hash, offset), Ordering::Release);
         view.bucket.raise_version();
         // From here on the replaced entry is the spare block.
-        self.set(
-            shard::SPARE,
-            (old_class as u64) << slot::TAG_SHIFT | old_offset,
-        );
+        self.set(shard::SPARE, old_class << slot::TAG_SHIFT | old_offset);
         if meta != hit.meta {
             self.add(shard::BYTES, value_len.wrapping_sub(hit.meta.value_len()));
         }

@@ -91,7 +91,11 @@ impl Region {
     /// Stores a value under a key and returns its revision. The key loses an expiry it had.
     #[inline]
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<u64, WriteError> {
-        let revision = self.set_with(key, value, SetOptions::new())?;
+        if let Some(revision) = self.set_at_a_glance(key, value, 0) {
+            return Ok(revision);
+        }
+        self.check_value_len(value)?;
+        let revision = self.set_patiently(key, value, 0, SetOptions::new())?;
         // Without a condition there is nothing that can fail to be met.
         Ok(revision.unwrap_or_default())
     }
@@ -105,27 +109,34 @@ impl Region {
         value: &[u8],
         options: SetOptions,
     ) -> Result<Option<u64>, WriteError> {
-        let limit = self.inner.geometry.value_len_max;
-        if value.len() as u64 > limit {
-            return Err(WriteError::ValueLen {
-                len: value.len() as u64,
-                limit,
-            });
-        }
+        self.check_value_len(value)?;
         let expires_at = self.expiry(options.ttl_ms)?;
-        // Looked up before the lock is taken: it is held only for the change, and the lookup does
-        // not wait until the lock's exchange is done.
         if options.condition == Condition::None && !options.ephemeral && !options.keep_expiry {
-            let inner = &*self.inner;
-            if let Some((short, hash)) = inner.short_key(key) {
-                if let Some(done) = glance_and_set(inner, hash, short, value, expires_at) {
-                    return done.map(Some);
-                }
-            } else if let Some(done) = set_any(inner, key, value, expires_at) {
-                return done.map(Some);
+            if let Some(revision) = self.set_at_a_glance(key, value, expires_at) {
+                return Ok(Some(revision));
             }
         }
         self.set_patiently(key, value, expires_at, options)
+    }
+
+    #[inline(always)]
+    fn check_value_len(&self, value: &[u8]) -> Result<(), WriteError> {
+        let (len, limit) = (value.len() as u64, self.inner.geometry.value_len_max);
+        if len > limit {
+            return Err(WriteError::ValueLen { len, limit });
+        }
+        Ok(())
+    }
+
+    /// Looks the key up before the lock is taken: it is held only for the change, and the lookup does
+    /// not wait until the lock's exchange is done. `None` if it takes more than a glance.
+    #[inline(always)]
+    fn set_at_a_glance(&self, key: &[u8], value: &[u8], expires_at: u64) -> Option<u64> {
+        let inner = &*self.inner;
+        match inner.short_key(key) {
+            Some((short, hash)) => glance_and_set(inner, hash, short, value, expires_at),
+            None => set_any(inner, key, value, expires_at),
+        }
     }
 
     #[inline(never)]
@@ -311,7 +322,7 @@ fn glance_and_set<K: Key>(
     key: K,
     value: &[u8],
     expires_at: u64,
-) -> Option<Result<u64, WriteError>> {
+) -> Option<u64> {
     let set = Plain {
         inner,
         hash,
@@ -328,12 +339,7 @@ fn glance_and_set<K: Key>(
 
 /// The same for a key of any length.
 #[inline(never)]
-fn set_any(
-    inner: &Inner,
-    key: &[u8],
-    value: &[u8],
-    expires_at: u64,
-) -> Option<Result<u64, WriteError>> {
+fn set_any(inner: &Inner, key: &[u8], value: &[u8], expires_at: u64) -> Option<u64> {
     let hash = inner.hash(checked_key(key).ok()?);
     glance_and_set(inner, hash, key, value, expires_at)
 }
