@@ -112,15 +112,18 @@ impl<'r> Locked<'r> {
     }
 
     /// Asks the memory for what the split into bucket number `next` reads: the entries, whose bucket was
-    /// asked for the last time, and the buckets of the split after it. The insert before calls this:
+    /// asked for the last time, and the buckets of the split after it. The insert before calls this, and
+    /// waits for an overflow bucket if there is one, so that the split does not wait for its entries:
     /// asked for three inserts of the shard before, a split took twice as long.
     #[cold]
     fn look_ahead(&self, next: u64) {
         let bucket = |number: u64| Bucket::of_shard(self.region, self.index, number);
         if let Ok(bucket) = bucket(origin(next)) {
-            for slot in bucket.slots() {
-                let word = slot.load(Ordering::Relaxed);
-                self.region.memory.prefetch(word & slot::OFFSET_MASK);
+            for bucket in bucket.chain(self.region).flatten() {
+                for slot in bucket.slots() {
+                    let word = slot.load(Ordering::Relaxed);
+                    self.region.memory.prefetch(word & slot::OFFSET_MASK);
+                }
             }
         }
         for bucket in [bucket(origin(next + 1)), bucket(next + 1)]
