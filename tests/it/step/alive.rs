@@ -52,11 +52,11 @@ fn prove_paused_during(name: &'static str) {
     let before = stage.contents();
     let after = stage.after(&before);
     let mut others = Others::new(&stage);
-    let (mut number, mut held) = (0, 0);
+    let (mut number, mut held) = (0_u64, 0);
     let pid = u64::try_from(child.pid()).unwrap();
     let walked = stage.walk(&mut child, |image, change| {
         number += 1;
-        if number % PAUSE_EVERY != 0 || change == Change::None {
+        if !number.is_multiple_of(PAUSE_EVERY) || change == Change::None {
             return;
         }
         let seen = observe(&others.region, stage.plan.keys.iter()).unwrap();
