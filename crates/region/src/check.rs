@@ -471,3 +471,25 @@ impl<'r> Shard<'r> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Meta;
+    use crate::{Config, Options};
+
+    #[test]
+    fn a_block_of_a_larger_class_than_its_entry_needs_is_found() {
+        let region = Region::create(&Config::new(4 << 20).shards(1), Options::new()).unwrap();
+        region.set(b"key", &[7; 100]).unwrap();
+        assert!(region.check().unwrap().is_clean());
+        let locked = Locked::lock(&region.inner, 0).unwrap();
+        let (_, found) = locked.find_live(region.inner.hash(b"key"), b"key").unwrap();
+        let meta = found.unwrap().entry.words.at(entry::META);
+        meta.store(Meta::new(3, 1, 0).0, Ordering::Relaxed);
+        drop(locked);
+        let problems = region.check().unwrap().problems;
+        let is_told = |problem: &String| problem.contains("in a block of the wrong class");
+        assert!(problems.iter().any(is_told), "{problems:?}");
+    }
+}
