@@ -89,7 +89,8 @@ impl SetOptions {
 
 impl Region {
     /// Stores a value under a key and returns its revision. The key loses an expiry it had.
-    #[inline]
+    // A call, and a result that goes through memory, are a tenth of it.
+    #[inline(always)]
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<u64, WriteError> {
         if let Some(revision) = self.set_at_a_glance(key, value, 0) {
             return Ok(revision);
