@@ -21,8 +21,6 @@ pub(crate) struct Areas {
     buckets: u64,
     /// The number of shards, a power of two, less one.
     shard_mask: u64,
-    /// First word of the pages' states.
-    page_states: u64,
     /// First byte of the pages, a multiple of their length.
     pages: u64,
     page_count: u64,
@@ -40,7 +38,6 @@ impl Areas {
             shards: geometry.shards_offset / WORD,
             buckets: geometry.buckets_offset / WORD,
             shard_mask: geometry.shard_count - 1,
-            page_states: geometry.page_states_offset / WORD,
             pages: geometry.pages_offset,
             page_count: geometry.page_count,
             heads_len: geometry.page_count * PAGE_LEN - (entry::HEAD_WORDS * WORD - 1),
@@ -51,7 +48,6 @@ impl Areas {
         assert!(geometry.shard_count.is_power_of_two());
         assert!(areas.shards + shard_words <= len);
         assert!(areas.buckets + bucket_words <= len);
-        assert!(areas.page_states + areas.page_count <= len);
         assert!(areas.pages.is_multiple_of(PAGE_LEN));
         assert!(areas.pages / WORD + areas.page_count * PAGE_WORDS <= len);
         areas
@@ -98,19 +94,6 @@ impl Areas {
         // multiple of the words of a bucket: so the bucket ends where the page does at the latest.
         let words = unsafe { self.memory.run(first, BUCKET_WORDS) };
         Some((first * WORD, words))
-    }
-
-    /// The state of the page that a byte is in, which may be anywhere; `None` if it is in none in
-    /// which the head of an entry can begin.
-    #[inline(always)]
-    pub(crate) fn page_state_at(&self, offset: u64) -> Option<&AtomicU64> {
-        let in_pages = offset.wrapping_sub(self.pages);
-        if in_pages >= self.heads_len {
-            return None;
-        }
-        // SAFETY: less than the bytes of `page_count` pages (checked) makes less than `page_count`,
-        // and that many words lie inside the region from `page_states` on (asserted in `new`).
-        Some(unsafe { self.memory.at(self.page_states + in_pages / PAGE_LEN) })
     }
 
     /// The words of the head of an entry, from an offset that may be anything; `None` if they are

@@ -73,18 +73,7 @@ impl PageState {
     /// The size class of a page of blocks of this shard; `None` if it is something else.
     #[inline(always)]
     pub(crate) fn class_of_blocks(region: &Inner, page: u64, shard: u64) -> Option<usize> {
-        Self::class_in(page_state(region, page), shard)
-    }
-
-    /// The same of the page that a byte is in, which may be anywhere.
-    #[inline(always)]
-    pub(crate) fn class_of_block_at(region: &Inner, offset: u64, shard: u64) -> Option<usize> {
-        Self::class_in(region.memory.page_state_at(offset)?, shard)
-    }
-
-    #[inline(always)]
-    fn class_in(state: &AtomicU64, shard: u64) -> Option<usize> {
-        let word = state.load(Ordering::Relaxed);
+        let word = page_state(region, page).load(Ordering::Relaxed);
         let class = usize::try_from(word >> 8 & 0xff).ok()?;
         let is_ours = word & !0xff00 == Kind::Blocks as u64 | shard << 16;
         (is_ours && class < crate::layout::CLASSES.len()).then_some(class)
@@ -243,7 +232,7 @@ impl Locked<'_> {
 
 fn cache(region: &Inner) -> impl Iterator<Item = &AtomicU64> {
     let places = header::POOL_CACHE..header::POOL_CACHE + header::POOL_CACHE_WORDS;
-    places.map(|place| region.memory.word(place * WORD))
+    places.map(|place| region.memory.header(place))
 }
 
 fn swap(region: &Inner, page: u64, from: u64, to: u64) -> bool {

@@ -110,7 +110,8 @@ impl Locked<'_> {
         let old_class = if meta == hit.meta {
             class
         } else {
-            PageState::class_of_block_at(region, old_offset, self.index)? as u64
+            let page = geometry.page_of(old_offset)?;
+            PageState::class_of_blocks(region, page, self.index)? as u64
         };
         let (head, rest) = words.split(head_words)?;
         let (key_words, value_words) = rest.split(key_words)?;
