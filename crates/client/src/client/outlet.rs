@@ -12,6 +12,8 @@ use std::os::fd::OwnedFd;
 
 /// Bytes that are worth a system call of their own.
 const WORTH: usize = 16 << 10;
+/// Urgent writes in a row after which more of the same is expected.
+const HABIT: u8 = 16;
 
 /// The way out, beside the task's.
 #[derive(Default)]
@@ -23,6 +25,8 @@ pub(crate) struct Outlet {
     is_taken: bool,
     /// What is written now is worth a system call, however little it is.
     is_urgent: bool,
+    /// Urgent writes since the last that was not.
+    urgent: u8,
 }
 
 impl Outlet {
@@ -43,8 +47,18 @@ impl Outlet {
     /// left; otherwise the task goes on with it.
     #[inline]
     pub(crate) fn pour(&mut self, out: &mut BytesMut) -> bool {
-        let is_worth_it = std::mem::take(&mut self.is_urgent) || out.len() >= WORTH;
-        !self.is_taken && is_worth_it && self.write(out)
+        let is_urgent = std::mem::take(&mut self.is_urgent);
+        self.urgent = if is_urgent {
+            self.urgent.saturating_add(1)
+        } else {
+            0
+        };
+        !self.is_taken && (is_urgent || out.len() >= WORTH) && self.write(out)
+    }
+
+    /// Whether those who write here ask one thing after another, and do nothing else.
+    pub(crate) fn only_asks(&self) -> bool {
+        self.urgent >= HABIT
     }
 
     fn write(&mut self, out: &mut BytesMut) -> bool {
@@ -128,5 +142,23 @@ mod tests {
         let mut received = [0; 5];
         theirs.read_exact(&mut received).unwrap();
         assert_eq!(&received, b"first");
+    }
+
+    #[test]
+    fn many_urgent_writes_in_a_row_are_a_habit_until_one_is_not() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut outlet = Outlet::new(Some(ours.into()));
+        let mut write = |is_urgent| {
+            if is_urgent {
+                outlet.hurry();
+            }
+            outlet.pour(&mut BytesMut::from(&b"x"[..]));
+            outlet.only_asks()
+        };
+        assert!((1..HABIT).all(|_| !write(true)));
+        assert!((0..300).all(|_| write(true)));
+        assert!(!write(false));
+        assert!(!write(true));
     }
 }

@@ -117,9 +117,12 @@ enum Piece {
 }
 
 struct Connection {
-    /// To tokio, the socket is what is registered for reading alone: it would wake the task whenever
-    /// the broker has read what was written.
+    /// To tokio, the socket is what is registered for reading alone: else the kernel would wake this
+    /// process whenever the broker has read what was written, often before those whom a message is for.
     stream: Receiver,
+    /// To be woken just then, while the client asks one thing after another: its processor is awake
+    /// when the answer comes, which takes a tenth off a call where waking one takes long.
+    awake: Option<Sender>,
     /// Ends when the socket takes more bytes again.
     blocked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     codec: FrameCodec,
@@ -148,6 +151,7 @@ impl Connection {
     fn new(stream: Receiver, received: BytesMut) -> Self {
         Self {
             stream,
+            awake: None,
             blocked: None,
             codec: FrameCodec::new(&Limits::default()),
             received,
@@ -168,7 +172,11 @@ impl Connection {
             if self.write(link).is_err() {
                 return End::Lost;
             }
-            if link.lock().closing {
+            let (is_closing, only_asks) = link.state_of_writers();
+            if only_asks != self.awake.is_some() {
+                self.awake = only_asks.then(|| another(&self.stream).ok()).flatten();
+            }
+            if is_closing {
                 let until = *closing.get_or_insert_with(|| Instant::now() + CLOSING_TIME);
                 if self.blocked.is_none() && link.lock().out.is_empty() || Instant::now() >= until {
                     return End::Closed;
@@ -289,10 +297,14 @@ impl Connection {
     }
 }
 
-/// Waits until a socket takes bytes again. Epoll knows a descriptor once, so another one waits.
+/// The same socket, registered for writing. Epoll knows a descriptor once, so it has another.
+fn another(socket: &Receiver) -> io::Result<Sender> {
+    Sender::from_owned_fd_unchecked(socket.as_fd().try_clone_to_owned()?)
+}
+
+/// Waits until a socket takes bytes again.
 fn writable(socket: &Receiver) -> impl Future<Output = ()> + Send + 'static {
-    let another = socket.as_fd().try_clone_to_owned();
-    let another = another.and_then(Sender::from_owned_fd_unchecked);
+    let another = another(socket);
     async move {
         match another {
             // An error will be told by the next write.
@@ -386,6 +398,12 @@ impl Link {
         drop(state);
         self.changed.notify_waiters();
         Some(written)
+    }
+
+    /// Whether nobody writes any more, and whether those who do only ask.
+    fn state_of_writers(&self) -> (bool, bool) {
+        let state = self.lock();
+        (state.closing, state.outlet.only_asks())
     }
 
     fn hand_out(&self, pieces: &mut Vec<Piece>) {
