@@ -15,14 +15,14 @@ use crate::sync::{fence, Ordering};
 impl Region {
     /// Adds to a counter and returns the sum. A key that is not there counts from 0 and never
     /// expires.
-    #[inline]
+    #[inline(always)]
     pub fn incr(&self, key: &[u8], by: i64) -> Result<i64, WriteError> {
         self.incr_with(key, by, None)
     }
 
     /// Adds to a counter; one that begins here expires after `ttl_ms`, one that was there keeps its
     /// expiry.
-    #[inline]
+    #[inline(always)]
     pub fn incr_with(&self, key: &[u8], by: i64, ttl_ms: Option<u64>) -> Result<i64, WriteError> {
         let expires_at = self.expiry(ttl_ms)?;
         let inner = &*self.inner;

@@ -43,7 +43,7 @@ impl Region {
 
     /// Puts the value of a key into `value`, whose former contents go and whose memory is used
     /// again. `false`, and an empty `value`, if there is none.
-    #[inline]
+    #[inline(always)]
     pub fn get_into(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, ReadError> {
         let inner = &*self.inner;
         if let Some((short, hash)) = inner.short_key(key) {
