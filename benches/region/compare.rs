@@ -5,8 +5,8 @@ use crate::lmdb::{Lmdb, LmdbHeld, TempDir};
 use crate::naive::Naive;
 use crate::report::{Limit, Report, Spread};
 use crate::shared::Mapping;
-use crate::sides::{Dash, FetchAdd, Filling, Ganger, Operation, Store, REGION_BYTES};
-use crate::workload::{Draws, Pattern};
+use crate::sides::{Bare, Dash, FetchAdd, Filling, Ganger, Operation, Store, REGION_BYTES};
+use crate::workload::{Draws, Pattern, Random};
 use crate::Effort;
 use std::any::Any;
 
@@ -120,6 +120,13 @@ fn sides(pattern: Pattern, operation: Operation) -> Vec<Side> {
     });
     sides.push(Side::new("mutex table", crew, memory));
 
+    if operation == Operation::Get {
+        let crew = Crew::of_processes(2, |index, seat| {
+            let store = Bare(Random::new(index as u64));
+            serve(seat, store, operation, draws(index));
+        });
+        sides.push(Side::new("bare loop", crew, ()));
+    }
     if (pattern, operation) == (Pattern::Hot, Operation::Incr) {
         let memory = Mapping::new(4096);
         let crew = Crew::of_processes(2, |index, seat| {
@@ -190,7 +197,10 @@ fn judge(report: &mut Report, pattern: Pattern, operation: Operation, rounds: &[
     }
     if operation == Operation::Get && pattern != Pattern::Zipf {
         let what = format!("{name}: throughput of 2 processes / 1");
-        let gain = Spread::of_ratio(&rounds[0].together, &rounds[0].alone_rate);
+        for side in rounds {
+            report.figure(&what, side.name, "x", &side.gain());
+        }
+        let gain = Spread::of(&rounds[0].gain());
         report.target(&what, "x", gain, Limit::AtLeast(1.8));
     }
 }
@@ -213,5 +223,11 @@ impl Rounds {
             alone_rate: Vec::new(),
             together: Vec::new(),
         }
+    }
+
+    /// How many times as much two processes do as one.
+    fn gain(&self) -> Vec<f64> {
+        let rounds = self.together.iter().zip(&self.alone_rate);
+        rounds.map(|(together, alone)| together / alone).collect()
     }
 }

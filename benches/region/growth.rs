@@ -1,6 +1,7 @@
 //! How long single sets take while a table grows from nothing to a million keys.
 
 use crate::report::{Limit, Report, Spread};
+use crate::witness::Witness;
 use crate::workload::{key, shuffled, Key, VALUE};
 use crate::Effort;
 use dashmap::DashMap;
@@ -9,59 +10,108 @@ use std::time::Instant;
 
 const KEYS: u64 = 1_000_000;
 const PERCENTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+/// Sets between two looks at how fast memory answers: a fifth of a millisecond.
+const GROUP: usize = 512;
+/// So many times the median of a round's looks is no longer usual.
+const UNUSUAL: f64 = 1.3;
+/// What the target is about, among the percentiles.
+const TAIL: usize = 2;
 
 pub(crate) fn run(report: &mut Report, effort: &Effort) {
     if !effort.wants("growth") {
         return;
     }
     let keys: Vec<Key> = shuffled(KEYS).into_iter().map(key).collect();
-    let mut times = vec![0; keys.len()];
-    let mut rounds = vec![[[0.0; 2]; PERCENTILES.len()]; effort.rounds];
-    for round in &mut rounds {
+    let mut witness = Witness::new();
+    let (mut ganger, mut dashmap) = (Rounds::default(), Rounds::default());
+    for _ in 0..effort.rounds {
         let region = Region::create(&Config::new(256 << 20), Options::new()).unwrap();
-        time_each(&keys, &mut times, |key| {
+        ganger.note(&keys, &mut witness, |key| {
             region.set(key, &VALUE).unwrap();
         });
         drop(region);
-        note_percentiles(&mut times, round, 0);
         let map = DashMap::new();
-        time_each(&keys, &mut times, |key| {
+        dashmap.note(&keys, &mut witness, |key| {
             map.insert(*key, VALUE);
         });
-        drop(map);
-        note_percentiles(&mut times, round, 1);
     }
+    let what = "set while growing to 1M keys";
     for (index, (name, _)) in PERCENTILES.iter().enumerate() {
-        let of = |side: usize| -> Vec<f64> { rounds.iter().map(|r| r[index][side]).collect() };
-        let (ganger, dashmap) = (of(0), of(1));
-        let what = format!("set while growing to 1M keys, {name}");
-        let even = Spread::of_ratio(&ganger, &ganger);
-        report.figure_with_ratio(&what, "ganger", "ns", &ganger, even);
-        let ratio = Spread::of_ratio(&dashmap, &ganger);
-        report.figure_with_ratio(&what, "dashmap", "ns", &dashmap, ratio);
+        let figures = (ganger.all(index), dashmap.all(index));
+        tell(report, &format!("{what}, {name}"), &figures);
     }
-    let tail: Vec<f64> = rounds.iter().map(|round| round[2][0] / 1000.0).collect();
-    report.target(
-        "set while growing to 1M keys, p99.9",
-        "us",
-        Spread::of(&tail),
-        Limit::Below(2.0),
+    let usual = format!("{what}, p99.9 while memory answers as usual");
+    tell(
+        report,
+        &usual,
+        &(ganger.usual.clone(), dashmap.usual.clone()),
     );
-}
-
-/// The times include two looks at the clock.
-fn time_each(keys: &[Key], times: &mut [u64], mut set: impl FnMut(&Key)) {
-    for (key, time) in keys.iter().zip(times) {
-        let started = Instant::now();
-        set(key);
-        *time = started.elapsed().as_nanos() as u64;
+    for (side, rounds) in [("ganger", &ganger), ("dashmap", &dashmap)] {
+        let what = format!("{what}, part of them beside slow memory");
+        report.figure(&what, side, "%", &rounds.slow_memory);
+    }
+    for (what, nanos) in [
+        (format!("{what}, p99.9"), ganger.all(TAIL)),
+        (usual, ganger.usual),
+    ] {
+        let micros: Vec<f64> = nanos.iter().map(|nanos| nanos / 1000.0).collect();
+        report.target(&what, "us", Spread::of(&micros), Limit::Below(2.0));
     }
 }
 
-fn note_percentiles(times: &mut [u64], round: &mut [[f64; 2]], side: usize) {
+fn tell(report: &mut Report, what: &str, (ganger, dashmap): &(Vec<f64>, Vec<f64>)) {
+    let even = Spread::of_ratio(ganger, ganger);
+    report.figure_with_ratio(what, "ganger", "ns", ganger, even);
+    let ratio = Spread::of_ratio(dashmap, ganger);
+    report.figure_with_ratio(what, "dashmap", "ns", dashmap, ratio);
+}
+
+/// What the rounds of one side showed.
+#[derive(Default)]
+struct Rounds {
+    /// The percentiles of all sets.
+    all: Vec<[f64; PERCENTILES.len()]>,
+    /// [`TAIL`] of the sets made while memory answered as usual.
+    usual: Vec<f64>,
+    /// Per cent of the sets that were not.
+    slow_memory: Vec<f64>,
+}
+
+impl Rounds {
+    fn all(&self, index: usize) -> Vec<f64> {
+        self.all.iter().map(|round| round[index]).collect()
+    }
+
+    /// Times each set of a round. The times include two looks at the clock.
+    fn note(&mut self, keys: &[Key], witness: &mut Witness, mut set: impl FnMut(&Key)) {
+        let mut times = Vec::with_capacity(keys.len());
+        let mut memory = vec![witness.look()];
+        for group in keys.chunks(GROUP) {
+            for key in group {
+                let started = Instant::now();
+                set(key);
+                times.push(started.elapsed().as_nanos() as u64);
+            }
+            memory.push(witness.look());
+        }
+        let slow = UNUSUAL * Spread::of(&memory).median;
+        let mut usual: Vec<u64> = times
+            .chunks(GROUP)
+            .zip(memory.windows(2))
+            .filter(|(_, around)| around.iter().all(|&nanos| nanos <= slow))
+            .flat_map(|(group, _)| group)
+            .copied()
+            .collect();
+        let part = 1.0 - usual.len() as f64 / times.len() as f64;
+        self.slow_memory.push(part * 100.0);
+        self.all
+            .push(PERCENTILES.map(|(_, part)| percentile(&mut times, part)));
+        self.usual.push(percentile(&mut usual, PERCENTILES[TAIL].1));
+    }
+}
+
+fn percentile(times: &mut [u64], part: f64) -> f64 {
     times.sort_unstable();
-    for ((_, part), place) in PERCENTILES.iter().zip(round) {
-        let rank = (part * times.len() as f64).ceil() as usize;
-        place[side] = times[rank.saturating_sub(1)] as f64;
-    }
+    let rank = (part * times.len() as f64).ceil() as usize;
+    times[rank.saturating_sub(1)] as f64
 }

@@ -37,6 +37,7 @@ mod shared;
 #[allow(dead_code)] // benches/store uses the rest
 mod sides;
 mod takeover;
+mod witness;
 #[allow(dead_code)] // benches/store uses the rest
 mod workload;
 
@@ -55,7 +56,7 @@ pub(crate) struct Effort {
 
 impl Effort {
     fn of(options: Options) -> Self {
-        let (rounds, slice_ms) = if options.is_quick { (5, 30) } else { (7, 150) };
+        let (rounds, slice_ms) = if options.is_quick { (5, 30) } else { (31, 50) };
         Self {
             rounds,
             slice: Duration::from_millis(slice_ms),

@@ -1,7 +1,7 @@
 //! Who is compared: ganger and its peers behind one trait, each doing an operation the way its
 //! users would.
 
-use crate::workload::{key, shuffled, Draws, Key, Value, KEYS, VALUE, VALUE_LEN};
+use crate::workload::{key, shuffled, Draws, Key, Random, Value, KEYS, VALUE, VALUE_LEN};
 use dashmap::DashMap;
 use ganger_region::{Config, Options, Region};
 use std::hint::black_box;
@@ -213,5 +213,26 @@ impl Store for FetchAdd<'_> {
     #[inline(always)]
     fn incr(&mut self, _: &Key) {
         black_box(self.0.fetch_add(1, Ordering::AcqRel));
+    }
+}
+
+/// What two processors are worth together: a loop that shares nothing and touches no memory.
+pub(crate) struct Bare(pub(crate) Random);
+
+impl Store for Bare {
+    #[inline(always)]
+    fn get(&mut self, _: &Key) -> bool {
+        (0..8).for_each(|_| {
+            black_box(self.0.draw());
+        });
+        true
+    }
+
+    fn set(&mut self, _: &Key, _: &[u8]) {
+        unreachable!("a bare loop only gets")
+    }
+
+    fn incr(&mut self, _: &Key) {
+        unreachable!("a bare loop only gets")
     }
 }

@@ -108,6 +108,13 @@ def noise(results, machine):
         " have two values, not one, and their ranges are wide; \"limits\" below shows both. p99.9 of a short slice is"
         " little more than its worst moments."
     )
+    lines.append(
+        "\nWhat the machine does by itself is measured beside `region`. `bare loop` shares nothing and touches no memory:"
+        " where two of its processes do less than twice what one does, nobody's can do more. While an index grows, the"
+        " benchmark looks every 512 sets how fast memory answers, outside of what it times; \"beside slow memory\" are"
+        " the sets before or after which that took more than 1.3 times the round's median, \"while memory answers as"
+        " usual\" are the others."
+    )
     if machine["processors"] < 4:
         lines.append(
             f"With {machine['processors']} processors, load generator, servers and workers share them: figures of four"
