@@ -8,8 +8,8 @@ use crate::entry::EntryRef;
 use crate::error::{Damaged, WriteError};
 use crate::index::{directory_word, names_entry, Bucket};
 use crate::layout::{
-    bucket_of, entry, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS, INLINE_BUCKETS,
-    PAGE_BUCKETS,
+    bucket_of, entry, hash_bit_in, shard, slot, Geometry, BUCKET_CLASS, BUCKET_SLOTS,
+    INLINE_BUCKETS, PAGE_BUCKETS,
 };
 use crate::limits::CHAIN_MAX;
 use crate::pool::{Kind, PageState};
@@ -111,18 +111,21 @@ impl<'r> Locked<'r> {
         split
     }
 
-    /// Asks the memory for what the split into bucket number `next` reads: the entries, whose bucket was
-    /// asked for the last time, and the buckets of the split after it. The insert before calls this, and
-    /// waits for an overflow bucket if there is one, so that the split does not wait for its entries:
-    /// asked for three inserts of the shard before, a split took twice as long.
+    /// Asks the memory for what the split into bucket number `next` reads: the entries, if their hashes
+    /// are needed, whose bucket was asked for the last time; and the buckets of the split after it. The
+    /// insert before calls this, and waits for an overflow bucket if there is one, so that the split does
+    /// not wait for its entries: asked for three inserts of the shard before, a split took twice as long.
     #[cold]
     fn look_ahead(&self, next: u64) {
         let bucket = |number: u64| Bucket::of_shard(self.region, self.index, number);
+        let reads_entries = hash_bit_in(0, next.ilog2()).is_none();
         if let Ok(bucket) = bucket(origin(next)) {
             for bucket in bucket.chain(self.region).flatten() {
-                for slot in bucket.slots() {
-                    let word = slot.load(Ordering::Relaxed);
-                    self.region.memory.prefetch(word & slot::OFFSET_MASK);
+                if reads_entries {
+                    for slot in bucket.slots() {
+                        let word = slot.load(Ordering::Relaxed);
+                        self.region.memory.prefetch(word & slot::OFFSET_MASK);
+                    }
                 }
             }
         }
@@ -321,7 +324,6 @@ impl<'r> Locked<'r> {
             for place in bucket?.slots() {
                 let word = place.load(Ordering::Relaxed);
                 if names_entry(word) {
-                    self.region.memory.prefetch(word & slot::OFFSET_MASK);
                     slots.push(place);
                 }
             }
@@ -329,8 +331,13 @@ impl<'r> Locked<'r> {
         Ok(slots)
     }
 
-    /// Whether the entry that a slot names belongs into bucket number `new` once that is the last.
+    /// Whether the entry that a slot of the bucket's origin names belongs into bucket number `new` once
+    /// that is the last.
+    #[inline(always)]
     fn moves_into(&self, word: u64, new: u64) -> Result<bool, Damaged> {
+        if let Some(moves) = hash_bit_in(word, new.ilog2()) {
+            return Ok(moves);
+        }
         let offset = word & slot::OFFSET_MASK;
         let room = EntryRef::room(self.region, offset).ok_or(Damaged {
             what: "a slot that names no block",

@@ -425,10 +425,23 @@ fn default_shards(pages: u64) -> u64 {
     1 << wanted.ilog2()
 }
 
-/// The tag of a hash: 16 bits used neither for the shard nor for the bucket.
+/// The lowest bit of the hash that is in the tag. A shard of 256 buckets or more is split without a look
+/// at the entries; the bits by which it chooses the bucket no longer tell its entries apart, but the
+/// others do: eight of them are left among a hundred million.
+const TAG_FIRST: u32 = 8;
+const TAG_BITS: u32 = 16;
+
+/// The tag of a hash: 16 bits, of those that choose the bucket once there are many.
 #[inline]
 pub fn tag_of(hash: u64) -> u64 {
-    (hash >> 40) & 0xffff
+    (hash >> TAG_FIRST) & ((1 << TAG_BITS) - 1)
+}
+
+/// Bit number `bit` of an entry's hash, if it is in the tag of the slot that names the entry.
+#[inline]
+pub fn hash_bit_in(slot: u64, bit: u32) -> Option<bool> {
+    let place = bit.checked_sub(TAG_FIRST)?;
+    (place < TAG_BITS).then(|| slot >> (slot::TAG_SHIFT + place) & 1 == 1)
 }
 
 /// The bucket of a hash in a shard of `buckets` buckets (linear hashing, Litwin 1980).
@@ -481,6 +494,17 @@ mod tests {
             assert!(PAGE_LEN % len < len);
         }
         assert_eq!(CLASSES[BUCKET_CLASS], 64);
+    }
+
+    #[test]
+    fn a_slot_has_the_bits_of_the_hash_that_most_splits_ask_for() {
+        for hash in [0x5eed_0bad_cafe_f00d, 0x8123_4567_89ab_cdef, u64::MAX, 0] {
+            let slot = tag_of(hash) << slot::TAG_SHIFT | slot::OFFSET_MASK;
+            for bit in 0..64 {
+                let known = (8..24).contains(&bit).then_some(hash >> bit & 1 == 1);
+                assert_eq!(hash_bit_in(slot, bit), known, "bit {bit} of {hash:x}");
+            }
+        }
     }
 
     #[test]
