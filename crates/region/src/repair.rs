@@ -35,6 +35,8 @@ struct Reached {
     pages: HashMap<u64, Kind>,
     /// Offset and revision of each entry.
     entries: Vec<(u64, u64)>,
+    /// The same of those that go with their session.
+    ephemeral: Vec<(u64, u64)>,
     bytes: u64,
     ttl_entries: u64,
     next_expiry: u64,
@@ -51,6 +53,7 @@ impl<'r> Locked<'r> {
         };
         let buckets = self.settle_buckets();
         for bucket in 0..buckets {
+            self.look_ahead_of(bucket, buckets);
             self.reach_bucket(bucket, buckets, &mut reached);
         }
         for chunk in 0..Geometry::chunks_for(buckets) {
@@ -94,6 +97,21 @@ impl<'r> Locked<'r> {
             directory_word(self.region, self.index, chunk).store(0, Ordering::Relaxed);
         }
         buckets
+    }
+
+    /// Asks the memory for the entries of a bucket whose turn comes soon, and for a bucket after it.
+    fn look_ahead_of(&self, number: u64, buckets: u64) {
+        let bucket = |ahead: u64| {
+            let ahead = Some(number + ahead).filter(|ahead| *ahead < buckets)?;
+            Bucket::of_shard(self.region, self.index, ahead).ok()
+        };
+        for slot in bucket(ENTRIES_AHEAD).iter().flat_map(Bucket::slots) {
+            let offset = slot.load(Ordering::Relaxed) & slot::OFFSET_MASK;
+            self.region.memory.prefetch(offset);
+        }
+        if let Some(bucket) = bucket(2 * ENTRIES_AHEAD) {
+            self.region.memory.prefetch(bucket.offset);
+        }
     }
 
     /// Notes what a bucket reaches, drops what does not belong there, raises its version.
@@ -173,6 +191,9 @@ impl<'r> Locked<'r> {
                 .store(revision, Ordering::Release);
         }
         reached.entries.push((offset, revision));
+        if entry.meta.has(entry::EPHEMERAL) {
+            reached.ephemeral.push((offset, revision));
+        }
         reached.bytes += entry.meta.key_len() + entry.meta.value_len();
         reached.highest_revision = reached.highest_revision.max(revision);
         if entry.expires_at() != 0 {
@@ -265,19 +286,19 @@ impl<'r> Locked<'r> {
         self.set(shard::NEXT_EXPIRY, reached.next_expiry);
         let revision = self.get(shard::REVISION).max(reached.highest_revision);
         self.set(shard::REVISION, revision.wrapping_add(1) & !1);
-        reached
-            .entries
-            .sort_unstable_by_key(|(_, revision)| *revision);
-        let offsets = reached.entries.iter().map(|(offset, _)| *offset);
+        let by_revision = |entries: &mut Vec<(u64, u64)>| {
+            entries.sort_unstable_by_key(|(_, revision)| *revision);
+            std::mem::take(entries)
+                .into_iter()
+                .map(|(offset, _)| offset)
+        };
         if self.region.geometry.evicts() {
-            self.sieve_rebuild(offsets.clone());
+            self.sieve_rebuild(by_revision(&mut reached.entries));
         }
         self.set(shard::EPHEMERAL_HEAD, 0);
-        for offset in offsets {
+        for offset in by_revision(&mut reached.ephemeral) {
             if let Ok(entry) = EntryRef::at(self.region, offset) {
-                if entry.meta.has(entry::EPHEMERAL) {
-                    self.ephemeral_attach(&entry);
-                }
+                self.ephemeral_attach(&entry);
             }
         }
     }
@@ -318,6 +339,8 @@ impl Reached {
     }
 }
 
+/// So many buckets ahead of what is looked at, entries are asked for.
+const ENTRIES_AHEAD: u64 = 4;
 /// One bit for each 16 bytes of a page.
 const BITMAP_WORDS: usize = 64;
 
