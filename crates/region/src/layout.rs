@@ -427,7 +427,7 @@ fn default_shards(pages: u64) -> u64 {
 
 /// The lowest bit of the hash that is in the tag. A shard of 256 buckets or more is split without a look
 /// at the entries; the bits by which it chooses the bucket no longer tell its entries apart, but the
-/// others do: eight of them are left among a hundred million.
+/// others do: seven of them are left among a hundred million.
 const TAG_FIRST: u32 = 8;
 const TAG_BITS: u32 = 16;
 
