@@ -172,7 +172,7 @@ class Region:
 
         def find(bucket, _):
             for slot in self.slots(bucket):
-                if slot >> 48 == hash >> 40 & 0xFFFF:
+                if slot >> 48 == hash >> 8 & 0xFFFF:
                     entry = self.entry(slot)
                     if entry and entry[:2] == (hash, key):
                         return entry[2]

@@ -161,18 +161,22 @@ fn kill_pairs(second_shard: u64) {
         let key = String::from_utf8(key.clone()).unwrap();
         Tracee::start("rounds", &[path.clone(), key])
     });
-    let written = Seen::plain(&round_value(0));
-    contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
-    // The first round is stepped alone, for its length.
+    // The first round inserts the key. The second one replaces its value, as all after it do: it is
+    // stepped alone, for its length.
     let lengths = children.each_mut().map(|child| {
+        while child.step() == Stop::Instruction {}
+        child.run();
+        child.wait_for_mark();
         let begun_at = child.steps;
         while child.step() == Stop::Instruction {}
         child.steps - begun_at
     });
+    let written = Seen::plain(&round_value(1));
+    contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
     let mut random = 1_u64;
     let mut both_held = 0;
     let mut boundaries = 0;
-    for round in 1..=PAIRS {
+    for round in 2..PAIRS + 2 {
         let before = contents.clone();
         let written = Seen::plain(&round_value(round));
         contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
