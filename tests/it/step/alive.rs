@@ -10,6 +10,7 @@ use super::{Stage, Walked, STUCK};
 use crate::harness::{self, Watchdog};
 use crate::tracer::{be_traced, mark, OneProcessor, Stop, Tracee};
 use ganger_region::{Config, Options, Region, WriteError};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Patience of the writer that meets the child's lock.
@@ -18,6 +19,10 @@ const SHORT: Duration = Duration::from_millis(2);
 const PAUSE_EVERY: u64 = if cfg!(debug_assertions) { 4 } else { 1 };
 /// Pairs of stops.
 const PAIRS: u64 = if cfg!(debug_assertions) { 8 } else { 40 };
+
+/// The number of the round that is stepped alone: the first inserts a key, the second finds no block that
+/// was left by a replaced value, and all after it are alike.
+const MEASURED: u64 = 2;
 
 macro_rules! paused_during {
     ($($test:ident: $operation:ident),* $(,)?) => {
@@ -161,35 +166,42 @@ fn kill_pairs(second_shard: u64) {
         let key = String::from_utf8(key.clone()).unwrap();
         Tracee::start("rounds", &[path.clone(), key])
     });
-    // The first round inserts the key. The second one replaces its value, as all after it do: it is
-    // stepped alone, for its length.
-    let lengths = children.each_mut().map(|child| {
+    let measured = children.each_mut().map(|child| {
         while child.step() == Stop::Instruction {}
+        for _ in 1..MEASURED {
+            child.run();
+            child.wait_for_mark();
+            child.run();
+            child.wait_for_mark();
+        }
         child.run();
         child.wait_for_mark();
-        let begun_at = child.steps;
-        while child.step() == Stop::Instruction {}
-        child.steps - begun_at
+        Measured::of_round(child, &mapping)
     });
-    let written = Seen::plain(&round_value(1));
+    let written = Seen::plain(&round_value(MEASURED));
     contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
     let mut random = 1_u64;
     let mut both_held = 0;
     let mut boundaries = 0;
-    for round in 2..PAIRS + 2 {
+    for round in MEASURED + 1..=MEASURED + PAIRS {
         let before = contents.clone();
         let written = Seen::plain(&round_value(round));
         contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
         let mut checker = Checker::new(&Image::take(&mapping), before, contents.clone());
         let mut running = [true; 2];
-        for ((child, length), runs) in children.iter_mut().zip(lengths).zip(&mut running) {
+        for ((child, measured), runs) in children.iter_mut().zip(&measured).zip(&mut running) {
             // To the mark that begins the round, and from there into it.
             child.run();
             child.wait_for_mark();
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            let stop_after = (random >> 33) % length;
+            // Anywhere, and in every second round about where the lock is held.
+            let among = match round % 2 {
+                0 => measured.held.clone(),
+                _ => 0..measured.length,
+            };
+            let stop_after = among.start + (random >> 33) % (among.end - among.start);
             *runs = (0..stop_after).all(|_| child.step() == Stop::Instruction);
             boundaries += stop_after;
         }
@@ -221,6 +233,31 @@ fn kill_pairs(second_shard: u64) {
     walked.tell(&format!(
         "pairs of stops, in {both_held} of them two locks held"
     ));
+}
+
+/// What stepping through a round alone showed, in steps.
+struct Measured {
+    length: u64,
+    /// When it holds a lock.
+    held: Range<u64>,
+}
+
+impl Measured {
+    fn of_round(child: &mut Tracee, mapping: &Mapping) -> Self {
+        let begun_at = child.steps;
+        let mut held: Option<Range<u64>> = None;
+        while child.step() == Stop::Instruction {
+            let image = Image::take(mapping);
+            if image.lock(0) != 0 || image.lock(1) != 0 {
+                let now = child.steps - begun_at;
+                held = Some(held.map_or(now, |held| held.start)..now + 1);
+            }
+        }
+        Self {
+            length: child.steps - begun_at,
+            held: held.expect("a round holds a lock"),
+        }
+    }
 }
 
 fn round_value(round: u64) -> Vec<u8> {
