@@ -35,8 +35,8 @@ class Region:
         # A native cast reads each word with one load; struct's "<Q" would read byte by byte.
         self.words = memoryview(self.bytes).cast("Q")
         word = self.words
-        if self.bytes[:8] != b"GANGERRG" or word[1] & 0xFFFFFFFF != 1 or word[1] >> 33:
-            sys.exit(f"{path}: not a region of layout version 1")
+        if self.bytes[:8] != b"GANGERRG" or word[1] & 0xFFFFFFFF != 2 or word[1] >> 33:
+            sys.exit(f"{path}: not a region of layout version 2")
         self.head_words = 6 if word[1] >> 32 & 1 else 4  # regions that evict: two words more
         self.shards, self.sessions, self.pages, self.directory_words = word[4:8]
         self.sessions_at, self.shards_at, self.buckets_at, self.directory_at = word[8:12]

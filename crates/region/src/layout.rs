@@ -7,7 +7,7 @@
 /// First word of a finished region. It is the last word written at creation.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"GANGERRG");
 /// Version of this layout. Another version is refused at attach.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Feature bit: the region evicts (SIEVE) when it is full, and its entries carry two more words.
 pub const FEATURE_EVICT: u32 = 1;
 /// All feature bits this build knows.
