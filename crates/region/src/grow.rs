@@ -122,10 +122,7 @@ impl<'r> Locked<'r> {
         if let Ok(bucket) = bucket(origin(next)) {
             for bucket in bucket.chain(self.region).flatten() {
                 if reads_entries {
-                    for slot in bucket.slots() {
-                        let word = slot.load(Ordering::Relaxed);
-                        self.region.memory.prefetch(word & slot::OFFSET_MASK);
-                    }
+                    bucket.prefetch_entries(self.region);
                 }
             }
         }

@@ -141,6 +141,15 @@ impl<'r> Bucket<'r> {
         (1..=LAST).map(move |index| words.at(index))
     }
 
+    /// Asks the memory for the first line of what the slots name.
+    #[inline(always)]
+    pub(crate) fn prefetch_entries(&self, region: &Inner) {
+        for slot in self.slots() {
+            let word = slot.load(Ordering::Relaxed);
+            region.memory.prefetch(word & slot::OFFSET_MASK);
+        }
+    }
+
     /// The slot where an entry with this tag is if it can be: a lookup that begins there mostly needs
     /// no other, so it is right about where to look before it has seen the bucket. Never the last.
     #[inline(always)]

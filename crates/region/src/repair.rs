@@ -105,9 +105,8 @@ impl<'r> Locked<'r> {
             let ahead = Some(number + ahead).filter(|ahead| *ahead < buckets)?;
             Bucket::of_shard(self.region, self.index, ahead).ok()
         };
-        for slot in bucket(ENTRIES_AHEAD).iter().flat_map(Bucket::slots) {
-            let offset = slot.load(Ordering::Relaxed) & slot::OFFSET_MASK;
-            self.region.memory.prefetch(offset);
+        if let Some(bucket) = bucket(ENTRIES_AHEAD) {
+            bucket.prefetch_entries(self.region);
         }
         if let Some(bucket) = bucket(2 * ENTRIES_AHEAD) {
             self.region.memory.prefetch(bucket.offset);
