@@ -37,15 +37,11 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
     }
     let what = "set while growing to 1M keys";
     for (index, (name, _)) in PERCENTILES.iter().enumerate() {
-        let figures = (ganger.all(index), dashmap.all(index));
-        tell(report, &format!("{what}, {name}"), &figures);
+        let what = format!("{what}, {name}");
+        tell(report, &what, &ganger.all(index), &dashmap.all(index));
     }
     let usual = format!("{what}, p99.9 while memory answers as usual");
-    tell(
-        report,
-        &usual,
-        &(ganger.usual.clone(), dashmap.usual.clone()),
-    );
+    tell(report, &usual, &ganger.usual, &dashmap.usual);
     for (side, rounds) in [("ganger", &ganger), ("dashmap", &dashmap)] {
         let what = format!("{what}, part of them beside slow memory");
         report.figure(&what, side, "%", &rounds.slow_memory);
@@ -59,7 +55,7 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
     }
 }
 
-fn tell(report: &mut Report, what: &str, (ganger, dashmap): &(Vec<f64>, Vec<f64>)) {
+fn tell(report: &mut Report, what: &str, ganger: &[f64], dashmap: &[f64]) {
     let even = Spread::of_ratio(ganger, ganger);
     report.figure_with_ratio(what, "ganger", "ns", ganger, even);
     let ratio = Spread::of_ratio(dashmap, ganger);
@@ -104,14 +100,16 @@ impl Rounds {
             .collect();
         let part = 1.0 - usual.len() as f64 / times.len() as f64;
         self.slow_memory.push(part * 100.0);
+        times.sort_unstable();
+        usual.sort_unstable();
         self.all
-            .push(PERCENTILES.map(|(_, part)| percentile(&mut times, part)));
-        self.usual.push(percentile(&mut usual, PERCENTILES[TAIL].1));
+            .push(PERCENTILES.map(|(_, part)| percentile(&times, part)));
+        self.usual.push(percentile(&usual, PERCENTILES[TAIL].1));
     }
 }
 
-fn percentile(times: &mut [u64], part: f64) -> f64 {
-    times.sort_unstable();
+/// Of sorted times.
+fn percentile(times: &[u64], part: f64) -> f64 {
     let rank = (part * times.len() as f64).ceil() as usize;
     times[rank.saturating_sub(1)] as f64
 }
