@@ -167,15 +167,11 @@ fn kill_pairs(second_shard: u64) {
         Tracee::start("rounds", &[path.clone(), key])
     });
     let measured = children.each_mut().map(|child| {
-        while child.step() == Stop::Instruction {}
-        for _ in 1..MEASURED {
-            child.run();
-            child.wait_for_mark();
+        // A mark begins each round, but for the first, and one ends it.
+        for _ in 0..2 * MEASURED {
             child.run();
             child.wait_for_mark();
         }
-        child.run();
-        child.wait_for_mark();
         Measured::of_round(child, &mapping)
     });
     let written = Seen::plain(&round_value(MEASURED));
