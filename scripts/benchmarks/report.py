@@ -110,7 +110,7 @@ def noise(results, machine):
     )
     lines.append(
         "\nWhat the machine does by itself is measured beside `region`. `bare loop` shares nothing and touches no memory:"
-        " where two of its processes do less than twice what one does, the processors do. While an index grows, the"
+        " what two of its processes do beside one is what the two processors are worth. While an index grows, the"
         " benchmark looks every 512 sets how fast memory answers, outside of what it times; \"beside slow memory\" are"
         " the sets before or after which that took more than 1.3 times the round's median, \"while memory answers as"
         " usual\" are the others."
