@@ -142,7 +142,7 @@ fn fan_out(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(subscribers), |bencher| {
             bencher.iter(|| {
                 let message = Arc::new(Message::plain(b"orders.new", &[0x5a; 64]).unwrap());
-                topics.publish(&message, 0, &mut effects).unwrap();
+                topics.publish(&message, &mut effects).unwrap();
                 effects.wake.clear();
                 let mut delivered = 0;
                 for subscription in &subscriptions {

@@ -19,7 +19,7 @@
 //! let joined = topics.subscribe(&"orders.*".parse()?, who, Wish::default(), None, &mut effects)?;
 //!
 //! let message = Arc::new(Message::plain(b"orders.new", b"7 pears")?);
-//! topics.publish(&message, 0, &mut effects)?;
+//! topics.publish(&message, &mut effects)?;
 //! assert_eq!(effects.wake, [who]);
 //!
 //! let batch = Batch { messages: 100, bytes: 65_536 };

@@ -51,13 +51,9 @@ fn check_id(session: &Session, head: Head) -> Result<(), ErrorBody> {
 
 fn publish(session: &mut Session, message: Message) -> Result<Published, ErrorBody> {
     let message = Arc::new(message);
-    let now_ms = session.now_ms();
     let broker = &session.broker;
     broker.taps.offer(&message);
-    let outcome = broker
-        .topics
-        .publish(&message, now_ms, &mut session.effects);
-    Ok(outcome?)
+    Ok(broker.topics.publish(&message, &mut session.effects)?)
 }
 
 fn outcome(session: &mut Session, head: Head, published: Result<Published, ErrorBody>) {
@@ -66,13 +62,11 @@ fn outcome(session: &mut Session, head: Head, published: Result<Published, Error
         Ok(Published::Done(reached)) => through(session, ack, reached),
         Ok(Published::Blocked(pending)) => {
             session.broker.counters.publishes_blocked.count();
-            let left = pending.until_ms.saturating_sub(session.broker.now_ms());
-            let until = tokio::time::sleep(Duration::from_millis(left));
-            let until = Box::pin(until);
+            let until = tokio::time::sleep(Duration::from_millis(pending.wait_ms));
             session.hold_up(HeldUp {
                 pending,
                 ack,
-                until,
+                until: Box::pin(until),
             });
         }
         Err(error) => {
@@ -120,11 +114,8 @@ impl HeldUp {
             until,
         } = self;
         let broker = &session.broker;
-        let now_ms = if is_forced { u64::MAX } else { broker.now_ms() };
-        match broker
-            .topics
-            .publish_rest(pending, now_ms, &mut session.effects)
-        {
+        let topics = &broker.topics;
+        match topics.publish_rest(pending, is_forced, &mut session.effects) {
             Published::Done(reached) => through(session, ack, reached),
             Published::Blocked(pending) => session.hold_up(Self {
                 pending,

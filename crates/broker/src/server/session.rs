@@ -79,8 +79,6 @@ pub struct Session {
     is_released: bool,
     /// Others were let go first in this turn.
     gave_way: bool,
-    /// When this work began, once somebody asked.
-    now_ms: Option<u64>,
 }
 
 /// # What the operations use
@@ -231,7 +229,6 @@ impl Session {
             is_draining: false,
             is_released: false,
             gave_way: false,
-            now_ms: None,
             broker,
             connection,
             out,
@@ -370,7 +367,6 @@ impl Session {
     fn work(&mut self) {
         let mut received = std::mem::take(&mut self.received);
         let mut frames = 0;
-        self.now_ms = None;
         self.is_behind = loop {
             if self.waits() {
                 break true;
@@ -395,14 +391,6 @@ impl Session {
     fn bad_frame(&mut self, error: &FrameError) {
         self.broker.counters.bad_frames.count();
         self.fatal(&ErrorBody::new(ErrorCode::BadFrame, error.to_string()));
-    }
-
-    /// The broker's clock, read once for all that was received together.
-    pub(super) fn now_ms(&mut self) -> u64 {
-        match self.now_ms {
-            Some(now_ms) => now_ms,
-            None => *self.now_ms.insert(self.broker.now_ms()),
-        }
     }
 
     /// Whether nothing is to be carried out now.

@@ -172,7 +172,7 @@ mod tests {
         let responder = all.join(&"c".parse().unwrap(), None, member, options, &mut effects);
         for _ in 0..3 {
             let message = Arc::new(Message::plain(b"a.b", b"12").unwrap());
-            all.publish(&message, 0, &mut effects).unwrap();
+            all.publish(&message, &mut effects).unwrap();
         }
         let mut names = Vec::new();
         let mut after = None;

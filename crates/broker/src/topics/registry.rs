@@ -83,8 +83,8 @@ pub struct Pending {
     message: Arc<Message>,
     rest: Vec<Arc<Topic>>,
     reached: usize,
-    /// When it goes through in any case.
-    pub until_ms: u64,
+    /// For how long it may be held up.
+    pub wait_ms: u64,
 }
 
 /// Who answers a request.
@@ -172,7 +172,6 @@ impl Topics {
     pub fn publish(
         &self,
         message: &Arc<Message>,
-        now_ms: u64,
         effects: &mut Effects,
     ) -> Result<Published, RetainError> {
         count(&self.counters.published);
@@ -203,20 +202,19 @@ impl Topics {
             message: Arc::clone(message),
             rest,
             reached,
-            until_ms: now_ms.saturating_add(wait_ms),
+            wait_ms,
         };
         Ok(Published::Blocked(pending))
     }
 
-    /// Goes on with a message that was held up. When its time has come, those who hold it up lose
-    /// messages instead.
+    /// Goes on with a message that was held up. Forced, since its time has come, those who hold it up
+    /// lose messages instead.
     pub fn publish_rest(
         &self,
         mut pending: Pending,
-        now_ms: u64,
+        is_forced: bool,
         effects: &mut Effects,
     ) -> Published {
-        let is_forced = now_ms >= pending.until_ms;
         let (message, reached) = (&pending.message, &mut pending.reached);
         pending.rest.retain(|topic| {
             let outcome = topic.deliver(message, is_forced, effects);

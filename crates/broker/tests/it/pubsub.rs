@@ -168,10 +168,7 @@ impl World {
     fn publish(&mut self, subject: &'static str) -> Result<(), TestCaseError> {
         let mut effects = Effects::default();
         let message = message(subject, self.published);
-        let published = self
-            .topics
-            .publish(&message, self.now, &mut effects)
-            .unwrap();
+        let published = self.topics.publish(&message, &mut effects).unwrap();
         for (pattern, log) in &mut self.logs {
             if pattern.parse::<Pattern>().unwrap().matches(subject) {
                 log.messages.push((subject, self.published));
@@ -377,7 +374,7 @@ fn threads_see_each_publishers_messages_in_order_and_every_gap() {
                 let mut effects = Effects::default();
                 for number in 0..PER_PUBLISHER {
                     let message = message("a.x", number * 2 + publisher);
-                    topics.publish(&message, 0, &mut effects).unwrap();
+                    topics.publish(&message, &mut effects).unwrap();
                     effects.wake.clear();
                 }
             })

@@ -29,7 +29,7 @@ fn starting(start: Start) -> Wish {
 
 fn publish(topics: &Topics, subject: &str, count: usize) {
     for at in 0..count {
-        let published = topics.publish(&message(subject, at), 0, &mut Effects::default());
+        let published = topics.publish(&message(subject, at), &mut Effects::default());
         assert!(matches!(published, Ok(Published::Done(_))));
     }
 }
@@ -140,16 +140,16 @@ fn a_blocked_message_reaches_everybody_once() {
     let quick = subscribe(&topics, "a.*", Wish::default());
     publish(&topics, "a.x", 8);
     let ninth = from(7, "a.x", &8_usize.to_le_bytes(), Flags::NONE);
-    let Ok(Published::Blocked(pending)) = topics.publish(&ninth, 100, &mut effects) else {
+    let Ok(Published::Blocked(pending)) = topics.publish(&ninth, &mut effects) else {
         panic!("the slow one holds it up");
     };
     assert_eq!(
-        (pending.until_ms, pending.publisher()),
-        (150, Some(ConnectionId(7)))
+        (pending.wait_ms, pending.publisher()),
+        (50, Some(ConnectionId(7)))
     );
     assert_eq!(numbers(&quick.subscription), [1, 2, 3, 4, 5, 6, 7, 8]);
     // Too early, then in time because there is room, then too late for one who never reads.
-    let Published::Blocked(pending) = topics.publish_rest(pending, 149, &mut effects) else {
+    let Published::Blocked(pending) = topics.publish_rest(pending, false, &mut effects) else {
         panic!("there is no room yet");
     };
     assert!(effects.resume.is_empty());
@@ -162,13 +162,13 @@ fn a_blocked_message_reaches_everybody_once() {
         Drained::More
     );
     assert_eq!(effects.resume, [ConnectionId(7)]);
-    let through = topics.publish_rest(pending, 149, &mut effects);
+    let through = topics.publish_rest(pending, false, &mut effects);
     assert!(matches!(through, Published::Done(2)));
     let tenth = from(7, "a.x", &9_usize.to_le_bytes(), Flags::NONE);
-    let Ok(Published::Blocked(pending)) = topics.publish(&tenth, 200, &mut effects) else {
+    let Ok(Published::Blocked(pending)) = topics.publish(&tenth, &mut effects) else {
         panic!("it is full again");
     };
-    let through = topics.publish_rest(pending, 250, &mut effects);
+    let through = topics.publish_rest(pending, true, &mut effects);
     assert!(matches!(through, Published::Done(2)));
     assert_eq!(numbers(&slow.subscription), [2, 3, 4, 5, 6, 7, 8, 9]);
     assert_eq!(numbers(&quick.subscription), [9]);
@@ -202,7 +202,7 @@ fn each_group_and_all_subscribers_get_a_message_and_responders_get_none() {
         );
     }
     let subscribed = subscribe(&topics, ">", Wish::default());
-    let published = topics.publish(&message("a.x", 0), 0, &mut effects).unwrap();
+    let published = topics.publish(&message("a.x", 0), &mut effects).unwrap();
     assert!(matches!(published, Published::Done(4)));
     let mut to: Vec<u32> = effects
         .assignments
@@ -303,7 +303,7 @@ fn a_retained_message_is_there_for_who_comes_later() {
     let mut effects = Effects::default();
     let mut retain = |subject, payload: &[u8]| {
         let message = from(1, subject, payload, Flags::RETAIN);
-        topics.publish(&message, 0, &mut effects).map(|_| ())
+        topics.publish(&message, &mut effects).map(|_| ())
     };
     retain("state.a", b"1").unwrap();
     retain("state.b", b"1").unwrap();

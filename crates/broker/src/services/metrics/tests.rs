@@ -108,7 +108,7 @@ fn every_part_shows_its_numbers_and_series_are_bounded() {
             .unwrap();
         for _ in 0..=number {
             let message = Arc::new(Message::plain(subject.as_bytes(), b"").unwrap());
-            topics.publish(&message, 0, &mut effects).unwrap();
+            topics.publish(&message, &mut effects).unwrap();
         }
     }
     let mut metrics = Metrics::default();
