@@ -16,7 +16,7 @@ const SHARE_FROM: usize = 4096;
 const PIECES: usize = 64;
 /// Memory of an empty outbox that is kept for the next frames, while its client is quiet.
 const KEEP: usize = 8 << 10;
-/// So few bytes are copied together sooner than the system takes several pieces.
+/// So few bytes in all are copied together sooner than the system takes several pieces.
 const FLAT_MAX: usize = 8 << 10;
 
 /// What waits to be written to one connection.
@@ -58,7 +58,7 @@ impl Outbox {
     #[inline]
     pub fn push(&mut self, head: Head, tail: &Tail) {
         let start = head.encode(tail);
-        if tail.len() < SHARE_FROM {
+        if tail.len() < SHARE_FROM || self.bytes + start.len() + tail.len() <= FLAT_MAX {
             self.open.extend_from_slice(&start);
             self.open.extend_from_slice(tail.bytes());
         } else {
@@ -129,9 +129,6 @@ impl Outbox {
         stream: Pin<&mut impl AsyncWrite>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.bytes <= FLAT_MAX {
-            self.flatten();
-        }
         let written = if self.pieces.is_empty() {
             ready!(stream.poll_write(cx, &self.open))?
         } else {
@@ -161,17 +158,6 @@ impl Outbox {
         if self.is_empty() && self.open.capacity() > KEEP {
             self.open = BytesMut::new();
             self.pieces = VecDeque::new();
-        }
-    }
-
-    /// Makes it one piece, which goes out sooner than a few.
-    fn flatten(&mut self) {
-        if !self.open.is_empty() {
-            return;
-        }
-        for piece in self.pieces.drain(..) {
-            self.open.extend_from_slice(&piece[self.first_done..]);
-            self.first_done = 0;
         }
     }
 
