@@ -23,6 +23,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// Epochs of channels are so much greater than that of the run, and still below 2^53.
 pub(super) const CHANNEL_EPOCHS: u64 = 1 << 52;
 
+/// So many connections are served within a turn of another one; the rest have turns of their own, and
+/// whoever has something to say meanwhile comes between.
+const AT_ONCE: usize = 16;
+
 /// How a broker is to run.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -174,8 +178,19 @@ impl Broker {
         }
     }
 
-    /// Does what follows from an operation for others.
+    /// Does what follows from an operation for others. The first of those for whom there are messages
+    /// get them written at once.
     pub fn act(&self, effects: &mut Effects) {
+        for who in effects.wake.drain(..AT_ONCE.min(effects.wake.len())) {
+            if let Some(connection) = self.connection(who.connection) {
+                connection.serve(who.subscription.0);
+            }
+        }
+        self.leave_to_tasks(effects);
+    }
+
+    /// The same, all of it by the tasks of the others.
+    pub(super) fn leave_to_tasks(&self, effects: &mut Effects) {
         for who in effects.wake.drain(..).chain(effects.overrun.drain(..)) {
             self.wake(who);
         }

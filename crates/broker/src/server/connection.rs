@@ -4,6 +4,7 @@
 //! for it leaves it here and wakes that task, once; the task takes all there is.
 
 use super::counters::Traffic;
+use super::seat::Seat;
 use crate::ids::ConnectionId;
 use ganger_protocol::{Body, ErrorBody, Frame};
 use std::collections::VecDeque;
@@ -38,6 +39,8 @@ pub struct Connection {
     pub client: Client,
     /// What went through it.
     pub traffic: Traffic,
+    /// Its session, while that runs.
+    pub(super) seat: Seat,
     inbox: Mutex<Inbox>,
 }
 
@@ -74,6 +77,7 @@ impl Connection {
             id,
             client,
             traffic: Traffic::default(),
+            seat: Seat::default(),
             inbox: Mutex::default(),
         }
     }
@@ -81,6 +85,19 @@ impl Connection {
     /// Has a stream drained.
     pub fn wake(&self, id: u32) {
         self.leave(|inbox| inbox.ready.push(id));
+    }
+
+    /// Has a stream drained, at once if its session rests.
+    pub(super) fn serve(&self, id: u32) {
+        let is_asleep = self.lock().is_asleep;
+        if !is_asleep || !self.seat.serve(id) {
+            self.wake(id);
+        }
+    }
+
+    /// Has the session's task go on.
+    pub(super) fn rouse(&self) {
+        self.leave(|_| {});
     }
 
     /// Sends a frame. `limit` bytes may wait; a client for which more do already is disconnected.

@@ -22,6 +22,7 @@ mod publish;
 mod received;
 mod reference;
 mod request;
+mod seat;
 pub mod session;
 mod socket;
 mod subscribe;

@@ -25,7 +25,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -43,7 +43,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// Its client closed it, or was told why it is over: what was written may still be read.
     Done,
     /// It can't be written to any more.
@@ -77,8 +77,6 @@ pub struct Session {
     is_over: bool,
     is_draining: bool,
     is_released: bool,
-    /// Others were let go first in this turn.
-    gave_way: bool,
 }
 
 /// # What the operations use
@@ -228,7 +226,6 @@ impl Session {
             is_over: false,
             is_draining: false,
             is_released: false,
-            gave_way: false,
             broker,
             connection,
             out,
@@ -238,17 +235,40 @@ impl Session {
     }
 
     /// Serves the client until the connection ends, then releases all it held.
-    pub(super) async fn run(mut self) {
-        let end = poll_fn(|cx| self.poll(cx)).await;
+    pub(super) async fn run(self) {
+        let seated = Seated::new(self);
+        let end = poll_fn(|cx| seated.0.seat.poll(cx)).await;
+        let Some(mut session) = seated.0.seat.take() else {
+            return;
+        };
         // First, so that nobody waits for the last words to be read.
-        self.release();
+        session.release();
         if end == End::Done {
-            let flushed = poll_fn(|cx| self.poll_flush(cx));
+            let flushed = poll_fn(|cx| session.poll_flush(cx));
             let _ = tokio::time::timeout(FLUSH, flushed).await;
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Drains a stream and writes what it gives, in the turn of another connection. `false`, and
+    /// nothing is done, while something is still to be written.
+    pub(super) fn serve(&mut self, id: u32) -> bool {
+        if self.is_over || !self.out.is_empty() || !self.ready.is_empty() {
+            return false;
+        }
+        self.ready.push_back(id);
+        self.fill();
+        self.broker.leave_to_tasks(&mut self.effects);
+        // The task is woken for what is left, and learns by itself what became of the socket.
+        let wrote = self.write(&mut Context::from_waker(Waker::noop()));
+        if wrote.is_ok() && self.out.is_empty() && self.ready.is_empty() {
+            self.out.shrink();
+        } else {
+            self.connection.rouse();
+        }
+        true
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..TURNS {
             self.take_in();
             self.go_on(cx);
@@ -260,23 +280,22 @@ impl Session {
             // What began to hold it up just now has still to be told whom to wake.
             let is_new = self.is_held_up() && !was_held_up;
             self.fill();
-            let woke = !self.effects.wake.is_empty();
-            self.broker.act(&mut self.effects);
+            let reads_on = self.can_read(cx);
+            match reads_on || self.is_behind {
+                // What comes next is written together with this.
+                true => self.broker.leave_to_tasks(&mut self.effects),
+                false => self.broker.act(&mut self.effects),
+            }
             if self.is_over {
                 return Poll::Ready(End::Done);
             }
-            if woke && !self.out.is_empty() && !std::mem::replace(&mut self.gave_way, true) {
-                // Those whom a message is for come before its publisher's acknowledgement.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.gave_way = false;
             let Ok(wrote) = self.write(cx) else {
                 return Poll::Ready(End::Broken);
             };
             let goes_on =
                 wrote && (self.is_behind || !self.out.is_empty() || !self.ready.is_empty());
-            if goes_on || is_new || self.can_read(cx) {
+            // What is written now may have been what kept it from reading.
+            if goes_on || is_new || reads_on || wrote && self.can_read(cx) {
                 continue;
             }
             if self.is_at_its_end() {
@@ -524,6 +543,23 @@ impl Session {
         if self.connection.client.has_region || self.connection.client.by_reference {
             janitor::somebody_left(&self.broker);
         }
+    }
+}
+
+/// A session in its place, until its task ends.
+struct Seated(Arc<Connection>);
+
+impl Seated {
+    fn new(session: Session) -> Self {
+        let connection = Arc::clone(&session.connection);
+        connection.seat.put(session);
+        Self(connection)
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        drop(self.0.seat.take());
     }
 }
 
