@@ -1,6 +1,9 @@
 //! Bytes that a hand-written client has read, in one piece of memory that is filled again and again.
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 
 /// Bytes that are read at once, at least.
 const READ_LEN: usize = 1 << 18;
@@ -32,6 +35,28 @@ impl Input {
 
     /// Waits for more.
     pub(crate) fn fill(&mut self, stream: &mut impl Read) {
+        self.make_room();
+        let read = stream.read(&mut self.bytes[self.end..]).unwrap();
+        assert!(read > 0, "the server closed the connection");
+        self.end += read;
+    }
+
+    /// Whether something is unread, or has come meanwhile.
+    #[allow(dead_code)] // benches/store does not ask
+    pub(crate) fn has_more(&mut self, stream: &UnixStream) -> bool {
+        if self.unread().is_empty() {
+            self.make_room();
+            let into = &mut self.bytes[self.end..];
+            match rustix::net::recv(stream, into, RecvFlags::DONTWAIT) {
+                Ok((read, _)) => self.end += read,
+                Err(Errno::AGAIN) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        !self.unread().is_empty()
+    }
+
+    fn make_room(&mut self) {
         if self.bytes.len() - self.end < READ_LEN || self.start == self.end {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= std::mem::take(&mut self.start);
@@ -39,9 +64,6 @@ impl Input {
         if self.bytes.len() - self.end < READ_LEN {
             self.bytes.resize(self.bytes.len() * 2, 0);
         }
-        let read = stream.read(&mut self.bytes[self.end..]).unwrap();
-        assert!(read > 0, "the server closed the connection");
-        self.end += read;
     }
 
     /// Waits until there are so many bytes, and returns them.

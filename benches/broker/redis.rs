@@ -93,13 +93,15 @@ impl Publish for Redis {
     }
 
     fn settle(&mut self) {
-        let unanswered = std::mem::take(&mut self.unanswered);
-        self.answers(unanswered);
+        while self.unanswered > 0 && self.input.has_more(&self.stream) {
+            self.answers(1);
+            self.unanswered -= 1;
+        }
     }
 
     fn end(&mut self) {
         self.send();
-        self.settle();
+        self.answers(self.unanswered);
     }
 }
 
