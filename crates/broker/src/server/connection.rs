@@ -1,7 +1,8 @@
 //! A connection as the others see it: where they leave what is for its client.
 //!
-//! All of a connection is done by one task, its [session](super::session). Whoever has something
-//! for it leaves it here and wakes that task, once; the task takes all there is.
+//! All of a connection is done by its [session](super::session), which has a task. Whoever has something
+//! for it leaves it here and wakes that task, once; the task takes all there is. Messages for one that
+//! sleeps are written at once, in the turn of whoever published them (`seat`).
 
 use super::counters::Traffic;
 use super::seat::Seat;

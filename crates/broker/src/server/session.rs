@@ -1,4 +1,5 @@
-//! One connection, from its welcome to its end: all of it in one task.
+//! One connection, from its welcome to its end: all of it in one task, but for messages that a
+//! publisher's turn writes while that task sleeps.
 //!
 //! Each turn takes what others left, reads, carries out what was received, fills the outbox from what
 //! the connection subscribed to, and writes. When that leaves nothing to go on with, it sleeps until
