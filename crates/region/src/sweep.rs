@@ -168,7 +168,7 @@ impl Locked<'_> {
 #[cfg(test)]
 mod tests {
     use crate::sync::local::{AtomicU64, Ordering};
-    use crate::{Config, Options, Region, SetOptions};
+    use crate::{Config, Options, Region, SetOptions, WriteError};
     use std::sync::Arc;
 
     #[test]
@@ -217,6 +217,32 @@ mod tests {
             region.sweep().unwrap();
             assert_eq!(region.len(), left);
             assert!(region.check().unwrap().is_clean());
+        }
+    }
+
+    #[test]
+    fn a_write_that_finds_no_room_takes_that_of_an_expired_entry() {
+        // Whichever bucket is swept next, and however many writes before that.
+        let ways = (0..16).flat_map(|number| (0..8).map(move |writes| (number, writes)));
+        for (number, writes) in ways {
+            let now = Arc::new(AtomicU64::new(1));
+            let clock = Arc::clone(&now);
+            let options = Options::new().clock(move || clock.load(Ordering::Relaxed));
+            let config = Config::new(1 << 20).shards(1);
+            let region = Region::create(&config, options).unwrap();
+            let (key, expiring) = (format!("{number}"), SetOptions::new().ttl_ms(100));
+            region
+                .set_with(key.as_bytes(), &[1; 200_000], expiring)
+                .unwrap();
+            let page = [1; 60_000];
+            let mut others = (0_u32..).map(u32::to_le_bytes);
+            let is_full = |key: [u8; 4]| matches!(region.set(&key, &page), Err(WriteError::Full));
+            let refused = others.find(|key| is_full(*key)).unwrap();
+            for _ in 0..writes {
+                region.persist(&0_u32.to_le_bytes()).unwrap();
+            }
+            now.fetch_add(100, Ordering::Relaxed);
+            region.set(&refused, &page).unwrap();
         }
     }
 }

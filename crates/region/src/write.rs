@@ -260,6 +260,7 @@ impl Region {
         let hash = inner.hash(checked_key(key)?);
         let shard = inner.geometry.shard_of(hash);
         let mut room = MakeRoom {
+            has_swept: false,
             idle: 0,
             next: shard,
         };
@@ -347,6 +348,7 @@ fn set_any(inner: &Inner, key: &[u8], value: &[u8], expires_at: u64) -> Option<u
 
 /// Makes room for a write that found none, little by little, without a lock of its own shard.
 struct MakeRoom {
+    has_swept: bool,
     /// Shards in a row that had nothing to give.
     idle: u64,
     next: u64,
@@ -356,8 +358,10 @@ impl MakeRoom {
     /// Whether it is worth trying again.
     #[cold]
     fn make(&mut self, region: &Inner) -> Result<bool, WriteError> {
-        // Expired entries go first, from all shards: they are no reason to be full.
-        if crate::sweep::sweep_all(region)? {
+        // Expired entries go first, from all shards: they are no reason to be full. That none is left
+        // tells nothing of an attempt made before, since whoever writes sweeps a little, this write too.
+        let has_swept = std::mem::replace(&mut self.has_swept, true);
+        if crate::sweep::sweep_all(region)? || !has_swept {
             return Ok(true);
         }
         // A page of the write's own shard first, then of the others, round by round.
