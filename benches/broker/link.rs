@@ -24,9 +24,7 @@ pub(crate) trait Publish {
     /// Returns when all that was handed over is on its way, and few of it wait here.
     fn flush(&mut self);
     /// Takes the answers that are there, as who publishes at a steady pace does. Left unread, they fill the
-    /// socket after some hundreds, and a server that can't write them has less to do. But they are not waited
-    /// for: who waits sends less while the server is late, and the late messages are not counted
-    /// (coordinated omission).
+    /// socket after some hundreds, and a server that can't write them has less to do.
     fn settle(&mut self) {}
     /// Returns when all that was handed over has arrived.
     fn end(&mut self) {

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 /// Runs every side once per round, and returns the figures by side.
 pub(crate) fn rounds<S: Copy>(
-    effort: &Effort,
+    count: usize,
     sides: &[S],
     mut measure: impl FnMut(S) -> f64,
 ) -> Vec<Vec<f64>> {
     let mut figures = vec![Vec::new(); sides.len()];
-    for _ in 0..effort.rounds {
+    for _ in 0..count {
         for (side, figures) in sides.iter().zip(&mut figures) {
             figures.push(measure(*side));
         }
@@ -65,7 +65,7 @@ fn throughput(
     subscribers: usize,
 ) {
     let what = format!("messages received, {name}");
-    let figures = rounds(effort, systems, |system| {
+    let figures = rounds(effort.rounds, systems, |system| {
         let fast = Pace::AsFastAsPossible;
         let seen = roles::stream(system, subscribers, payload_len, fast, effort.slice);
         seen.iter()
@@ -113,9 +113,11 @@ fn latency(
 ) {
     let mut p99 = vec![Vec::new(); systems.len()];
     let mut side = 0;
-    let p50 = rounds(effort, systems, |system| {
+    // How late the slowest are swings by ten from one second to the next, so many short turns say more.
+    let (count, slice) = (4 * effort.rounds + 1, effort.slice / 4);
+    let p50 = rounds(count, systems, |system| {
         let pace = Pace::PerSecond(5000);
-        let seen = roles::stream(system, subscribers, payload_len, pace, effort.slice);
+        let seen = roles::stream(system, subscribers, payload_len, pace, slice);
         let worst = |of: fn(&Seen) -> f64| seen.iter().map(of).fold(0.0, f64::max) / 1e3;
         p99[side % systems.len()].push(worst(|seen| seen.p99));
         side += 1;
@@ -161,7 +163,7 @@ pub(crate) fn requests(report: &mut Report, effort: &Effort, systems: &[System])
     } else {
         10_000
     };
-    let figures = rounds(effort, &sides, |side| match side {
+    let figures = rounds(effort.rounds, &sides, |side| match side {
         "ganger" => {
             let server = Server::start(System::Ganger).unwrap();
             let mut role = Role::start("reply", System::Ganger, &server.address, &[]);
@@ -230,7 +232,7 @@ pub(crate) fn store(report: &mut Report, effort: &Effort, systems: &[System]) {
         .collect();
     for at_once in [1, 100] {
         for operation in ["get", "set"] {
-            let figures = rounds(effort, &sides, |system| {
+            let figures = rounds(effort.rounds, &sides, |system| {
                 let server = Server::start(system).unwrap();
                 let mut store = roles::store(system, &server.address).unwrap();
                 keys.chunks(100)
@@ -261,7 +263,7 @@ pub(crate) fn stopped(report: &mut Report, effort: &Effort) {
         return;
     }
     let mut memory = [Vec::new(), Vec::new()];
-    let figures = rounds(effort, &[false, true], |is_stopped| {
+    let figures = rounds(effort.rounds, &[false, true], |is_stopped| {
         let (received, resident) = roles::crowd(is_stopped, effort.slice);
         memory[usize::from(is_stopped)].push(resident);
         received / 1e3

@@ -4,7 +4,7 @@ use crate::link::{ready, Publish, Receive, Server, Store, System};
 use crate::{bare, ganger, hop, nats, redis, redis_rs, zeromq};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the last message begins with, in the place of a time.
 const END: u64 = u64::MAX;
@@ -214,28 +214,48 @@ pub(crate) fn now() -> u64 {
 
 fn publish(link: &mut dyn Publish, payload_len: usize, rate: u64, length: Duration) {
     let mut payload = vec![0x5a; payload_len];
-    let started = Instant::now();
-    let stamp = |payload: &mut [u8]| payload[..8].copy_from_slice(&now().to_le_bytes());
-    // None: as fast as possible.
-    let every_ns = 1_000_000_000_u64.checked_div(rate);
-    let mut sent = 0;
-    while started.elapsed() < length {
-        let count = match every_ns {
-            Some(every_ns) => {
-                let due = Duration::from_nanos(sent * every_ns);
-                std::thread::sleep(due.saturating_sub(started.elapsed()));
-                link.settle();
-                1
-            }
-            None => link.batch(payload_len),
-        };
-        link.publish_all(count, &mut payload, stamp);
-        sent += 1;
-        link.flush();
+    let length_ns = length.as_nanos() as u64;
+    match 1_000_000_000_u64.checked_div(rate) {
+        Some(every_ns) => publish_at_pace(link, &mut payload, every_ns, length_ns),
+        None => publish_fast(link, &mut payload, length_ns),
     }
-    payload[..8].copy_from_slice(&END.to_le_bytes());
+    stamp(&mut payload, END);
     link.publish(&payload);
     link.end();
+}
+
+fn publish_fast(link: &mut dyn Publish, payload: &mut [u8], length_ns: u64) {
+    let end = now() + length_ns;
+    let count = link.batch(payload.len());
+    while now() < end {
+        link.publish_all(count, payload, |payload| stamp(payload, now()));
+        link.flush();
+    }
+}
+
+/// A message that is due while the one before it still keeps the publisher waiting counts from when it was
+/// due: else a publisher that waits sends less while its server is late, and what was late is not counted
+/// (coordinated omission).
+fn publish_at_pace(link: &mut dyn Publish, payload: &mut [u8], every_ns: u64, length_ns: u64) {
+    let started = now();
+    let mut idle_until = started;
+    for due in (started..started + length_ns).step_by(every_ns as usize) {
+        let left_ns = due.saturating_sub(now());
+        if left_ns > 0 {
+            std::thread::sleep(Duration::from_nanos(left_ns));
+        }
+        link.settle();
+        if left_ns > 0 {
+            idle_until = now();
+        }
+        stamp(payload, due.max(idle_until));
+        link.publish(payload);
+        link.flush();
+    }
+}
+
+fn stamp(payload: &mut [u8], time: u64) {
+    payload[..8].copy_from_slice(&time.to_le_bytes());
 }
 
 fn subscribe(link: &mut dyn Receive) {

@@ -15,7 +15,7 @@ pub(crate) fn fan_out(report: &mut Report, effort: &Effort, systems: &[System]) 
     }
     let is_kept = |index: usize| !effort.options.is_quick || index.is_multiple_of(2);
     for (_, subscribers) in (0..).zip(SUBSCRIBERS).filter(|(index, _)| is_kept(*index)) {
-        let figures = rounds(effort, systems, |system| {
+        let figures = rounds(effort.rounds, systems, |system| {
             let seen = stream(
                 system,
                 subscribers,

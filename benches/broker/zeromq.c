@@ -26,16 +26,17 @@ static void publish(void *context, const char *address, char **numbers) {
     for (int i = 0; i < subscribers; i++) zmq_recv(socket, subscription, sizeof subscription, 0);
     char *payload = malloc(len);
     memset(payload, 0x5a, len);
-    uint64_t started = now(), sent = 0, time;
+    uint64_t started = now(), idle_until = started, sent = 0, time;
     while ((time = now()) - started < length) {
         if (rate > 0) {
             uint64_t due = started + sent * 1000000000 / rate;
             if (time < due) {
                 struct timespec rest = {0, due - time};
                 nanosleep(&rest, NULL);
+                idle_until = now();
             }
+            time = due > idle_until ? due : idle_until;
         }
-        time = now();
         memcpy(payload, &time, 8);
         zmq_send(socket, payload, len, 0);
         sent++;
