@@ -23,6 +23,12 @@ pub(crate) trait Publish {
     }
     /// Returns when all that was handed over is on its way, and few of it wait here.
     fn flush(&mut self);
+    /// Sends one message and does not wait for an answer, as who publishes at a steady pace does: who waits
+    /// sends less while the server is late, and what was late is not counted (coordinated omission).
+    fn send_one(&mut self, payload: &[u8]) {
+        self.publish(payload);
+        self.flush();
+    }
     /// Takes the answers that are there, as who publishes at a steady pace does. Left unread, they fill the
     /// socket after some hundreds, and a server that can't write them has less to do.
     fn settle(&mut self) {}

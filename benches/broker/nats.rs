@@ -98,6 +98,11 @@ impl Publish for Nats {
         while !self.step(&mut |_| {}) {}
     }
 
+    fn send_one(&mut self, payload: &[u8]) {
+        self.publish(payload);
+        self.send();
+    }
+
     fn batch(&self, _payload_len: usize) -> usize {
         // Each flush waits for an answer; more at a time let it wait less often.
         1024

@@ -7,6 +7,7 @@ use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncCommands, Pipeline};
 use std::future::Future;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
 
 fn open(address: &str) -> (Runtime, redis::Client) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -54,6 +55,17 @@ impl Publish for Commands {
         let sent = self.pipeline.query_async::<()>(&mut self.connection);
         self.runtime.block_on(sent).unwrap();
         self.pipeline.clear();
+    }
+
+    fn send_one(&mut self, payload: &[u8]) {
+        let mut connection = self.connection.clone();
+        let payload = payload.to_vec();
+        self.runtime.spawn(async move {
+            let sent: usize = connection.publish(SUBJECT, payload).await.unwrap();
+            assert!(sent > 0);
+        });
+        // The task above hands it to the connection's, which writes it.
+        self.runtime.block_on(yield_now());
     }
 
     fn batch(&self, payload_len: usize) -> usize {

@@ -233,9 +233,8 @@ fn publish_fast(link: &mut dyn Publish, payload: &mut [u8], length_ns: u64) {
     }
 }
 
-/// A message that is due while the one before it still keeps the publisher waiting counts from when it was
-/// due: else a publisher that waits sends less while its server is late, and what was late is not counted
-/// (coordinated omission).
+/// A message that is due while the one before it still keeps the publisher busy counts from when it was due:
+/// where the server reads too late, its publisher can't even send.
 fn publish_at_pace(link: &mut dyn Publish, payload: &mut [u8], every_ns: u64, length_ns: u64) {
     let started = now();
     let mut idle_until = started;
@@ -249,8 +248,7 @@ fn publish_at_pace(link: &mut dyn Publish, payload: &mut [u8], every_ns: u64, le
             idle_until = now();
         }
         stamp(payload, due.max(idle_until));
-        link.publish(payload);
-        link.flush();
+        link.send_one(payload);
     }
 }
 
