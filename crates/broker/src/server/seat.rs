@@ -14,9 +14,17 @@ use std::task::{Context, Poll};
 #[derive(Default)]
 pub(super) struct Seat(Mutex<Option<Session>>);
 
+/// While this is there, a session is in its place, if nothing ended it.
+pub(super) struct Seated<'s>(&'s Seat);
+
 impl Seat {
-    /// Puts a session in.
-    pub(super) fn put(&self, session: Session) {
+    /// Puts a session in until the task that runs it ends.
+    pub(super) fn hold(&self, session: Session) -> Seated<'_> {
+        self.put(session);
+        Seated(self)
+    }
+
+    fn put(&self, session: Session) {
         *self.lock() = Some(session);
     }
 
@@ -53,6 +61,12 @@ impl Seat {
     fn lock(&self) -> MutexGuard<'_, Option<Session>> {
         // After a panic the session is not polled any more, but dropped.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seated<'_> {
+    fn drop(&mut self) {
+        drop(self.0.take());
     }
 }
 

@@ -237,9 +237,10 @@ impl Session {
 
     /// Serves the client until the connection ends, then releases all it held.
     pub(super) async fn run(self) {
-        let seated = Seated::new(self);
-        let end = poll_fn(|cx| seated.0.seat.poll(cx)).await;
-        let Some(mut session) = seated.0.seat.take() else {
+        let connection = Arc::clone(&self.connection);
+        let _seated = connection.seat.hold(self);
+        let end = poll_fn(|cx| connection.seat.poll(cx)).await;
+        let Some(mut session) = connection.seat.take() else {
             return;
         };
         // First, so that nobody waits for the last words to be read.
@@ -544,23 +545,6 @@ impl Session {
         if self.connection.client.has_region || self.connection.client.by_reference {
             janitor::somebody_left(&self.broker);
         }
-    }
-}
-
-/// A session in its place, until its task ends.
-struct Seated(Arc<Connection>);
-
-impl Seated {
-    fn new(session: Session) -> Self {
-        let connection = Arc::clone(&session.connection);
-        connection.seat.put(session);
-        Self(connection)
-    }
-}
-
-impl Drop for Seated {
-    fn drop(&mut self) {
-        drop(self.0.seat.take());
     }
 }
 
