@@ -114,7 +114,7 @@ fn latency(
     let mut p99 = vec![Vec::new(); systems.len()];
     let mut side = 0;
     // How late the slowest are swings by ten from one second to the next, so many short turns say more.
-    let (count, slice) = (4 * effort.rounds + 1, effort.slice / 4);
+    let (count, slice) = (3 * effort.rounds, effort.slice / 4);
     let p50 = rounds(count, systems, |system| {
         let pace = Pace::PerSecond(5000);
         let seen = roles::stream(system, subscribers, payload_len, pace, slice);

@@ -27,7 +27,8 @@ static void publish(void *context, const char *address, char **numbers) {
     char *payload = malloc(len);
     memset(payload, 0x5a, len);
     uint64_t started = now(), idle_until = started, sent = 0, time;
-    while ((time = now()) - started < length) {
+    uint64_t counts_from = started + (rate > 0 ? 500000000 : 0);
+    while ((time = now()) < counts_from + length) {
         if (rate > 0) {
             uint64_t due = started + sent * 1000000000 / rate;
             if (time < due) {
@@ -36,6 +37,7 @@ static void publish(void *context, const char *address, char **numbers) {
                 idle_until = now();
             }
             time = due > idle_until ? due : idle_until;
+            if (due < counts_from) time = 0;
         }
         memcpy(payload, &time, 8);
         zmq_send(socket, payload, len, 0);
@@ -71,7 +73,7 @@ static void subscribe(void *context, const char *address) {
         if (sent == UINT64_MAX) break;
         last = now();
         if (messages++ == 0) first = last;
-        if (times < times_max) time[times++] = last - sent;
+        if (sent != 0 && times < times_max) time[times++] = last - sent;
     }
     qsort(time, times, sizeof *time, compare);
     uint64_t p50 = times ? time[(times - 1) / 2] : 0;
