@@ -35,8 +35,8 @@ class Region:
         # A native cast reads each word with one load; struct's "<Q" would read byte by byte.
         self.words = memoryview(self.bytes).cast("Q")
         word = self.words
-        if self.bytes[:8] != b"GANGERRG" or word[1] & 0xFFFFFFFF != 2 or word[1] >> 33:
-            sys.exit(f"{path}: not a region of layout version 2")
+        if self.bytes[:8] != b"GANGERRG" or word[1] & 0xFFFFFFFF != 3 or word[1] >> 33:
+            sys.exit(f"{path}: not a region of layout version 3")
         self.head_words = 6 if word[1] >> 32 & 1 else 4  # regions that evict: two words more
         self.shards, self.sessions, self.pages, self.directory_words = word[4:8]
         self.sessions_at, self.shards_at, self.buckets_at, self.directory_at = word[8:12]
@@ -124,7 +124,7 @@ class Region:
 
     def block(self, slot):
         """The offset in a slot, if it is one inside the pages."""
-        offset = slot & (1 << 48) - 16
+        offset = slot & (1 << 44) - 16
         if not self.pages_at <= offset < self.pages_at + self.pages * PAGE:
             raise Damaged(f"offset {offset}")
         return offset
@@ -172,7 +172,7 @@ class Region:
 
         def find(bucket, _):
             for slot in self.slots(bucket):
-                if slot >> 48 == hash >> 8 & 0xFFFF:
+                if slot >> 44 == hash >> 8 & 0xFFFFF:
                     entry = self.entry(slot)
                     if entry and entry[:2] == (hash, key):
                         return entry[2]

@@ -15,7 +15,7 @@ use crate::entry::EntryRef;
 use crate::error::Damaged;
 use crate::layout::{
     entry, place_in_page, shard, slot, tag_of, BUCKET_LEN, BUCKET_SLOTS, BUCKET_WORDS,
-    INLINE_BUCKETS, PAGE_BUCKETS, WORD,
+    INLINE_BUCKETS, PAGE_BUCKETS, TAG_BITS, WORD,
 };
 use crate::limits::CHAIN_MAX;
 use crate::memory::Words;
@@ -311,7 +311,7 @@ pub(crate) fn directory_word(region: &Inner, shard: u64, chunk: u64) -> &AtomicU
 /// Number of the slot that is the home of a tag.
 #[inline(always)]
 fn home_of(tag: u64) -> u64 {
-    (tag * HOMES) >> 16
+    (tag * HOMES) >> TAG_BITS
 }
 
 /// What the slots of a bucket hold that is made of these words, which fit, and a link or 0. Whether a

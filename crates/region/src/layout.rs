@@ -7,7 +7,7 @@
 /// First word of a finished region. It is the last word written at creation.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"GANGERRG");
 /// Version of this layout. Another version is refused at attach.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Feature bit: the region evicts (SIEVE) when it is full, and its entries carry two more words.
 pub const FEATURE_EVICT: u32 = 1;
 /// All feature bits this build knows.
@@ -187,14 +187,14 @@ pub mod entry {
     pub const FREE_LINK: u64 = 1 << 63;
 }
 
-/// Slot words: tag in the high 16 bits, offset in the low 48, two flags in the offset's spare bits.
+/// Slot words: tag in the high 20 bits, offset in the low 44, two flags in the offset's spare bits.
 pub mod slot {
     /// The slot names an overflow bucket; only the last slot of a bucket may.
     pub const LINK: u64 = 1;
     /// The entry was read since the eviction hand passed it.
     pub const VISITED: u64 = 2;
-    pub const OFFSET_MASK: u64 = ((1 << 48) - 1) & !15;
-    pub const TAG_SHIFT: u32 = 48;
+    pub const OFFSET_MASK: u64 = ((1 << 44) - 1) & !15;
+    pub const TAG_SHIFT: u32 = 44;
 }
 
 /// Events: a futex word and a flag each.
@@ -427,11 +427,11 @@ fn default_shards(pages: u64) -> u64 {
 
 /// The lowest bit of the hash that is in the tag. A shard of 256 buckets or more is split without a look
 /// at the entries; the bits by which it chooses the bucket no longer tell its entries apart, but the
-/// others do: seven of them are left among a hundred million.
+/// others do: eleven of them are left among a hundred million.
 const TAG_FIRST: u32 = 8;
-const TAG_BITS: u32 = 16;
+pub const TAG_BITS: u32 = 20;
 
-/// The tag of a hash: 16 bits, of those that choose the bucket once there are many.
+/// The tag of a hash: 20 bits, of those that choose the bucket once there are many.
 #[inline]
 pub fn tag_of(hash: u64) -> u64 {
     (hash >> TAG_FIRST) & ((1 << TAG_BITS) - 1)
@@ -501,7 +501,7 @@ mod tests {
         for hash in [0x5eed_0bad_cafe_f00d, 0x8123_4567_89ab_cdef, u64::MAX, 0] {
             let slot = tag_of(hash) << slot::TAG_SHIFT | slot::OFFSET_MASK;
             for bit in 0..64 {
-                let known = (8..24).contains(&bit).then_some(hash >> bit & 1 == 1);
+                let known = (8..28).contains(&bit).then_some(hash >> bit & 1 == 1);
                 assert_eq!(hash_bit_in(slot, bit), known, "bit {bit} of {hash:x}");
             }
         }
