@@ -23,6 +23,7 @@ mod bare;
 mod ganger;
 mod hop;
 mod input;
+mod latency;
 mod link;
 mod measure;
 mod nats;
@@ -35,6 +36,9 @@ mod redis_rs;
 mod report;
 mod roles;
 mod scaling;
+mod watch;
+#[path = "../witness.rs"]
+mod witness;
 mod zeromq;
 
 use link::System;

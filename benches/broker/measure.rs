@@ -2,8 +2,8 @@
 
 use crate::link::{Server, System};
 use crate::report::{Limit, Report, Spread};
-use crate::roles::{self, Pace, Role, Seen};
-use crate::{ganger, hop, nats, Effort};
+use crate::roles::{self, Pace, Role};
+use crate::{ganger, hop, latency, nats, Effort};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -48,7 +48,7 @@ pub(crate) fn streams(report: &mut Report, effort: &Effort, systems: &[System]) 
             throughput(report, effort, systems, &name, payload_len, subscribers);
         }
         if effort.wants(&format!("latency {name}")) {
-            latency(report, effort, systems, &name, payload_len, subscribers);
+            latency::run(report, effort, systems, &name, payload_len, subscribers);
         }
     }
     if effort.wants("stream 1 MiB") {
@@ -108,32 +108,8 @@ fn counterpart<'f>(
     (*ours, figures)
 }
 
-fn latency(
-    report: &mut Report,
-    effort: &Effort,
-    systems: &[System],
-    name: &str,
-    payload_len: usize,
-    subscribers: usize,
-) {
-    // How late the slowest are swings by ten from one second to the next, so many short turns say more.
-    let (count, slice) = (3 * effort.rounds, effort.slice / 4);
-    let figures = rounds(count, systems, |system| {
-        let pace = Pace::PerSecond(5000);
-        let seen = roles::stream(system, subscribers, payload_len, pace, slice);
-        let worst = |of: fn(&Seen) -> f64| seen.iter().map(of).fold(0.0, f64::max) / 1e3;
-        [worst(|seen| seen.p50), worst(|seen| seen.p99)]
-    });
-    for (place, part) in ["p50", "p99"].into_iter().enumerate() {
-        let of_part = |rounds: &Vec<[f64; 2]>| rounds.iter().map(|times| times[place]).collect();
-        let figures: Vec<Vec<f64>> = figures.iter().map(of_part).collect();
-        let what = format!("one way at 5,000/s, {name}, {part}");
-        no_worse_than_redis(report, systems, &what, "us", &figures);
-    }
-}
-
-/// Tells what each side took, and wants Ganger to take no more than Redis by the same kind of client.
-fn no_worse_than_redis(
+/// Tells what each side took.
+pub(crate) fn tell(
     report: &mut Report,
     systems: &[System],
     what: &str,
@@ -143,6 +119,19 @@ fn no_worse_than_redis(
     for (system, rounds) in systems.iter().zip(figures) {
         let ratio = Spread::of_ratio(rounds, &figures[0]);
         report.figure_with_ratio(what, system.name(), unit, rounds, ratio);
+    }
+}
+
+/// The same, and wants Ganger to take no more than Redis by the same kind of client.
+pub(crate) fn no_worse_than_redis(
+    report: &mut Report,
+    systems: &[System],
+    what: &str,
+    unit: &'static str,
+    figures: &[Vec<f64>],
+) {
+    tell(report, systems, what, unit, figures);
+    for (system, rounds) in systems.iter().zip(figures) {
         if matches!(system, System::Redis | System::RedisRs) {
             let (ours, figures) = counterpart(systems, figures, *system);
             let ratio = Spread::of_ratio(figures, rounds);

@@ -2,7 +2,8 @@
 
 use crate::link::{ready, Publish, Receive, Server, Store, System};
 use crate::{bare, ganger, hop, nats, redis, redis_rs, zeromq};
-use std::io::{BufRead, BufReader};
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -20,9 +21,16 @@ pub(crate) struct Seen {
     pub(crate) messages: u64,
     /// From the first message to the last.
     pub(crate) seconds: f64,
+    /// The messages that came at a steady pace and count.
+    pub(crate) arrivals: Vec<Arrival>,
+}
+
+/// A message that arrived.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) at: u64,
     /// One way, nanoseconds.
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
+    pub(crate) took: u64,
 }
 
 /// How a publisher goes on.
@@ -133,14 +141,22 @@ impl Role {
 
     fn seen(mut self) -> Seen {
         let line = self.line();
+        let (messages, seconds) = line.split_once(' ').unwrap();
+        let arrival = |line: io::Result<String>| {
+            let line = line.unwrap();
+            let (at, took) = line.split_once(' ').unwrap();
+            Arrival {
+                at: at.parse().unwrap(),
+                took: took.parse().unwrap(),
+            }
+        };
+        let seen = Seen {
+            messages: messages.parse().unwrap(),
+            seconds: seconds.parse().unwrap(),
+            arrivals: self.lines.by_ref().lines().map(arrival).collect(),
+        };
         self.end();
-        let numbers: Vec<f64> = line.split(' ').map(|word| word.parse().unwrap()).collect();
-        Seen {
-            messages: numbers[0] as u64,
-            seconds: numbers[1],
-            p50: numbers[2],
-            p99: numbers[3],
-        }
+        seen
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -233,7 +249,7 @@ fn publish_fast(link: &mut dyn Publish, payload: &mut [u8], length_ns: u64) {
     let end = now() + length_ns;
     let count = link.batch(payload.len());
     while now() < end {
-        link.publish_all(count, payload, |payload| stamp(payload, now()));
+        link.publish_all(count, payload, |payload| stamp(payload, EARLY));
         link.flush();
     }
 }
@@ -265,7 +281,7 @@ fn stamp(payload: &mut [u8], time: u64) {
 
 fn subscribe(link: &mut dyn Receive) {
     ready();
-    let mut times: Vec<u64> = Vec::new();
+    let mut arrivals = Vec::new();
     let (mut first, mut last, mut messages) = (0, 0, 0_u64);
     let mut ended = false;
     while !ended {
@@ -280,18 +296,18 @@ fn subscribe(link: &mut dyn Receive) {
                 first = last;
             }
             messages += 1;
-            if sent != EARLY && times.len() < 1_000_000 {
-                times.push(last.saturating_sub(sent));
+            if sent != EARLY {
+                let took = last.saturating_sub(sent);
+                arrivals.push(Arrival { at: last, took });
             }
         });
     }
-    times.sort_unstable();
-    let part = |part: f64| {
-        let at = (times.len().saturating_sub(1) as f64 * part) as usize;
-        times.get(at).copied().unwrap_or_default()
-    };
     let seconds = (last - first) as f64 / 1e9;
-    println!("{messages} {seconds} {} {}", part(0.5), part(0.99));
+    let mut lines = format!("{messages} {seconds}\n");
+    for Arrival { at, took } in arrivals {
+        writeln!(lines, "{at} {took}").unwrap();
+    }
+    print!("{lines}");
 }
 
 /// The store of a system, or `None` if it has none.

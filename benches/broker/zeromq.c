@@ -38,6 +38,8 @@ static void publish(void *context, const char *address, char **numbers) {
             }
             time = due > idle_until ? due : idle_until;
             if (due < counts_from) time = 0;
+        } else {
+            time = 0;
         }
         memcpy(payload, &time, 8);
         zmq_send(socket, payload, len, 0);
@@ -48,11 +50,6 @@ static void publish(void *context, const char *address, char **numbers) {
     zmq_close(socket);
 }
 
-static int compare(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static void subscribe(void *context, const char *address) {
     void *socket = zmq_socket(context, ZMQ_SUB);
     zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0);
@@ -61,8 +58,8 @@ static void subscribe(void *context, const char *address) {
     zmq_connect(socket, address);
     puts("ready");
     fflush(stdout);
-    size_t times_max = 1000000, times = 0;
-    uint64_t *time = malloc(times_max * sizeof *time);
+    size_t arrivals_max = 1000000, arrivals = 0;
+    uint64_t(*arrival)[2] = malloc(arrivals_max * sizeof *arrival);
     uint64_t first = 0, last = 0, messages = 0, sent;
     for (;;) {
         zmq_msg_t message;
@@ -73,13 +70,14 @@ static void subscribe(void *context, const char *address) {
         if (sent == UINT64_MAX) break;
         last = now();
         if (messages++ == 0) first = last;
-        if (sent != 0 && times < times_max) time[times++] = last - sent;
+        if (sent != 0 && arrivals < arrivals_max) {
+            arrival[arrivals][0] = last;
+            arrival[arrivals++][1] = last - sent;
+        }
     }
-    qsort(time, times, sizeof *time, compare);
-    uint64_t p50 = times ? time[(times - 1) / 2] : 0;
-    uint64_t p99 = times ? time[(size_t)((times - 1) * 0.99)] : 0;
-    printf("%llu %f %llu %llu\n", (unsigned long long)messages, (last - first) / 1e9,
-           (unsigned long long)p50, (unsigned long long)p99);
+    printf("%llu %f\n", (unsigned long long)messages, (last - first) / 1e9);
+    for (size_t i = 0; i < arrivals; i++)
+        printf("%llu %llu\n", (unsigned long long)arrival[i][0], (unsigned long long)arrival[i][1]);
     zmq_close(socket);
 }
 

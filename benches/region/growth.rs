@@ -1,7 +1,7 @@
 //! How long single sets take while a table grows from nothing to a million keys.
 
 use crate::report::{Limit, Report, Spread};
-use crate::witness::Witness;
+use crate::witness;
 use crate::workload::{key, shuffled, Key, VALUE};
 use crate::Effort;
 use dashmap::DashMap;
@@ -10,10 +10,10 @@ use std::time::Instant;
 
 const KEYS: u64 = 1_000_000;
 const PERCENTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
-/// Sets between two looks at how fast memory answers: a fifth of a millisecond.
+/// Sets between two looks at how fast the processor runs: a fifth of a millisecond.
 const GROUP: usize = 512;
-/// So many times the median of a round's looks is no longer usual.
-const UNUSUAL: f64 = 1.3;
+/// So many times the usual time of a look: the processor is slow.
+const SLOW: f64 = 1.5;
 /// What the target is about, among the percentiles.
 const TAIL: usize = 2;
 
@@ -22,16 +22,15 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
         return;
     }
     let keys: Vec<Key> = shuffled(KEYS).into_iter().map(key).collect();
-    let mut witness = Witness::new();
     let (mut ganger, mut dashmap) = (Rounds::default(), Rounds::default());
     for _ in 0..effort.rounds {
         let region = Region::create(&Config::new(256 << 20), Options::new()).unwrap();
-        ganger.note(&keys, &mut witness, |key| {
+        ganger.note(&keys, |key| {
             region.set(key, &VALUE).unwrap();
         });
         drop(region);
         let map = DashMap::new();
-        dashmap.note(&keys, &mut witness, |key| {
+        dashmap.note(&keys, |key| {
             map.insert(*key, VALUE);
         });
     }
@@ -40,11 +39,11 @@ pub(crate) fn run(report: &mut Report, effort: &Effort) {
         let what = format!("{what}, {name}");
         tell(report, &what, &ganger.all(index), &dashmap.all(index));
     }
-    let usual = format!("{what}, p99.9 while memory answers as usual");
+    let usual = format!("{what}, p99.9 while the processor runs as usual");
     tell(report, &usual, &ganger.usual, &dashmap.usual);
     for (side, rounds) in [("ganger", &ganger), ("dashmap", &dashmap)] {
-        let what = format!("{what}, part of them beside slow memory");
-        report.figure(&what, side, "%", &rounds.slow_memory);
+        let what = format!("{what}, part of them on a slow processor");
+        report.figure(&what, side, "%", &rounds.on_slow);
     }
     for (what, nanos) in [
         (format!("{what}, p99.9"), ganger.all(TAIL)),
@@ -67,10 +66,10 @@ fn tell(report: &mut Report, what: &str, ganger: &[f64], dashmap: &[f64]) {
 struct Rounds {
     /// The percentiles of all sets.
     all: Vec<[f64; PERCENTILES.len()]>,
-    /// [`TAIL`] of the sets made while memory answered as usual.
+    /// [`TAIL`] of the sets made while the processor ran as usual.
     usual: Vec<f64>,
     /// Per cent of the sets that were not.
-    slow_memory: Vec<f64>,
+    on_slow: Vec<f64>,
 }
 
 impl Rounds {
@@ -79,27 +78,26 @@ impl Rounds {
     }
 
     /// Times each set of a round. The times include two looks at the clock.
-    fn note(&mut self, keys: &[Key], witness: &mut Witness, mut set: impl FnMut(&Key)) {
+    fn note(&mut self, keys: &[Key], mut set: impl FnMut(&Key)) {
         let mut times = Vec::with_capacity(keys.len());
-        let mut memory = vec![witness.look()];
+        let mut looks = vec![witness::look()];
         for group in keys.chunks(GROUP) {
             for key in group {
                 let started = Instant::now();
                 set(key);
                 times.push(started.elapsed().as_nanos() as u64);
             }
-            memory.push(witness.look());
+            looks.push(witness::look());
         }
-        let slow = UNUSUAL * Spread::of(&memory).median;
         let mut usual: Vec<u64> = times
             .chunks(GROUP)
-            .zip(memory.windows(2))
-            .filter(|(_, around)| around.iter().all(|&nanos| nanos <= slow))
+            .zip(witness::are_slow(&looks, SLOW).windows(2))
+            .filter(|(_, around)| **around == [false, false])
             .flat_map(|(group, _)| group)
             .copied()
             .collect();
         let part = 1.0 - usual.len() as f64 / times.len() as f64;
-        self.slow_memory.push(part * 100.0);
+        self.on_slow.push(part * 100.0);
         times.sort_unstable();
         usual.sort_unstable();
         self.all

@@ -37,6 +37,7 @@ mod shared;
 #[allow(dead_code)] // benches/store uses the rest
 mod sides;
 mod takeover;
+#[path = "../witness.rs"]
 mod witness;
 #[allow(dead_code)] // benches/store uses the rest
 mod workload;

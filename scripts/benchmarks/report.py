@@ -109,11 +109,13 @@ def noise(results, machine):
         " little more than its worst moments."
     )
     lines.append(
-        "\nWhat the machine does by itself is measured beside `region`. `bare loop` shares nothing and touches no memory:"
-        " what two of its processes do beside one is what the two processors are worth. While an index grows, the"
-        " benchmark looks every 512 sets how fast memory answers, outside of what it times; \"beside slow memory\" are"
-        " the sets before or after which that took more than 1.3 times the round's median, \"while memory answers as"
-        " usual\" are the others."
+        "\nWhat the machine does by itself is measured too. `bare loop`, beside `region`, shares nothing and touches no"
+        " memory: what two of its processes do beside one is what the two processors are worth. A virtual machine's"
+        " processors can run at a tenth of their speed for some hundredths of a second, all at once. So the benchmarks"
+        " time a few hundred multiplications again and again, outside of what they measure: every 512 sets while an index"
+        " grows, every 2 ms while messages go at a steady pace. \"On a slow processor\" are the sets beside multiplications"
+        " that took more than 1.5 times the round's median, and the messages within 5 ms of some that took more than three"
+        " times (the process that looks has slept before, so its times differ more); \"as usual\" are the others."
     )
     if machine["processors"] < 4:
         lines.append(
