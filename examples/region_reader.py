@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """Reads a ganger region from outside: written from docs/region.md alone, to show that it suffices.
 
-usage: region_reader.py FILE get KEY | scan [PREFIX] | stats   [--hex]
-
-FILE is the region's file: /proc/PID/fd/N of a process that has it attached, or /dev/shm/NAME.
-`get` writes the value as it is (a counter in decimal) and exits with 1 if there is none; `scan`
-writes a line `key TAB value` per entry. With --hex, keys and values are in hex, KEY and PREFIX too.
+usage: region_reader.py FILE get KEY | scan [PREFIX]   [--hex: keys and values are in hex]
+FILE: /proc/PID/fd/N of a process that has it attached, or /dev/shm/NAME. Exits with 1 if there is no such key.
 """
 import mmap
 import sys
@@ -13,15 +10,6 @@ import time
 
 PAGE, U64 = 65536, 2**64 - 1
 LARGE, NESTED, COUNTER, EPHEMERAL = 1, 2, 4, 8  # flags of an entry
-KINDS = "absent free committing releasing blocks index value list".split()
-
-
-class Damaged(Exception):
-    """What was read makes no sense: the region is damaged, or it changed while it was read."""
-
-
-def mum(a, b):
-    return a * b & U64, a * b >> 64
 
 
 def u64(data, at=0):
@@ -33,48 +21,48 @@ class Region:
         with open(path, "rb") as file:
             self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # A native cast reads each word with one load; struct's "<Q" would read byte by byte.
-        self.words = memoryview(self.bytes).cast("Q")
-        word = self.words
+        self.words = word = memoryview(self.bytes).cast("Q")
         if self.bytes[:8] != b"GANGERRG" or word[1] & 0xFFFFFFFF != 3 or word[1] >> 33:
             sys.exit(f"{path}: not a region of layout version 3")
         self.head_words = 6 if word[1] >> 32 & 1 else 4  # regions that evict: two words more
-        self.shards, self.sessions, self.pages, self.directory_words = word[4:8]
-        self.sessions_at, self.shards_at, self.buckets_at, self.directory_at = word[8:12]
-        self.states_at, self.pages_at = word[12], word[16]
+        self.shards, self.pages, self.directory_words = word[4], word[6], word[7]
+        self.shards_at, self.buckets_at, self.directory_at, self.pages_at = *word[9:12], word[16]
         self.seed, self.secrets = word[24], word[25:32]
 
     def hash(self, key):
         """rapidhash v3 nano."""
-        seed, secret, left = self.seed, self.secrets, len(key)
+        seed, secret, left, at = self.seed, self.secrets, len(key), 0
+
+        def fold(a, b):
+            return a * b & U64 ^ a * b >> 64
 
         def mix(at, which, seed):
-            low, high = mum(u64(key, at) ^ secret[which], u64(key, at + 8) ^ seed)
-            return low ^ high
+            return fold(u64(key, at) ^ secret[which], u64(key, at + 8) ^ seed)
 
         if left > 16:
-            at, see1, see2 = 0, seed, seed
+            lanes = [seed] * 3
             while left > 48:
-                seed, see1, see2 = mix(at, 0, seed), mix(at + 16, 1, see1), mix(at + 32, 2, see2)
+                lanes = [mix(at + 16 * lane, lane, lanes[lane]) for lane in range(3)]
                 at, left = at + 48, left - 48
-            if len(key) > 48:
-                seed ^= see1 ^ see2
-            if left > 16:
-                seed = mix(at, 2, seed)
-            if left > 32:
-                seed = mix(at + 16, 2, seed)
+            seed = lanes[0] if at == 0 else lanes[0] ^ lanes[1] ^ lanes[2]
+            for more in range(0, left - 16, 16):
+                seed = mix(at + more, 2, seed)
             a, b = u64(key[-16:-8]) ^ left, u64(key[-8:])
         elif left >= 4:
-            seed ^= left
-            half = 8 if left >= 8 else 4
+            seed, half = seed ^ left, 8 if left >= 8 else 4
             a, b = u64(key[:half]), u64(key[-half:])
         else:
             a, b = key[0] << 45 | key[-1], key[left >> 1]
-        a, b = mum(a ^ secret[1], b ^ seed)
-        low, high = mum(a ^ 0xAAAAAAAAAAAAAAAA, b ^ secret[1] ^ left)
-        return low ^ high
+        product = (a ^ secret[1]) * (b ^ seed)
+        return fold(product & U64 ^ 0xAAAAAAAAAAAAAAAA, product >> 64 ^ secret[1] ^ left)
+
+    def page(self, index):
+        if not 0 <= index < self.pages:
+            raise ValueError(f"page {index}")
+        return self.pages_at + index * PAGE
 
     def bucket(self, shard, hash, buckets):
-        """Offset of the bucket of a hash, and how many low bits of their hashes its keys share."""
+        """Where the bucket of a hash is, and how many low bits of their hashes its keys share."""
         level = buckets.bit_length() - 1
         number = hash & (2 << level) - 1
         if number >= buckets:
@@ -82,31 +70,24 @@ class Region:
         bits = level + (number < buckets - (1 << level) or number >= 1 << level)
         if number < 16:
             return self.buckets_at + (shard * 16 + number) * 64, bits
-        chunk = number // 1024
-        if chunk < 7:
-            page = self.words[self.shards_at // 8 + shard * 136 + 1 + chunk]
-        else:
-            page = self.words[self.directory_at // 8 + shard * self.directory_words + chunk - 7]
-        if not 1 <= page <= self.pages:
-            raise Damaged(f"directory of shard {shard}")
-        return self.pages_at + (page - 1) * PAGE + (number + 37 * shard) % 1024 * 64, bits
+        chunk, word = number // 1024, self.shards_at // 8 + shard * 136 + 1
+        if chunk >= 7:
+            word, chunk = self.directory_at // 8 + shard * self.directory_words, chunk - 7
+        return self.page(self.words[word + chunk] - 1) + (number + 37 * shard) % 1024 * 64, bits
 
     def stable(self, shard, hash, read):
-        """read(bucket offset, shared bits), again until neither it nor the root changed."""
+        """read(bucket, shared bits), again until neither the bucket nor the root changed meanwhile."""
         root_at = self.shards_at // 8 + shard * 136
         for _ in range(1_000_000):
-            root, result, damage = self.words[root_at], None, None
+            root = version = self.words[root_at]
+            version_at, damage = root_at, None
             try:
                 bucket, bits = self.bucket(shard, hash, max(root & 0xFFFFFFFF, 16))
-                version = self.words[bucket // 8]
-                try:
-                    result = read(bucket, bits)
-                except (Damaged, IndexError) as error:
-                    damage = error
-                unchanged = self.words[bucket // 8] == version
-            except Damaged as error:
-                unchanged, damage = True, error
-            if unchanged and self.words[root_at] == root:
+                version_at, version = bucket // 8, self.words[bucket // 8]
+                result = read(bucket, bits)
+            except (ValueError, IndexError) as error:  # also where a writer was in between
+                damage = error
+            if (self.words[version_at], self.words[root_at]) == (version, root):
                 if damage:
                     raise damage
                 return result
@@ -120,13 +101,12 @@ class Region:
             if not words[6] & 1:
                 return
             bucket = self.block(words[6])
-        raise Damaged("a chain of buckets without end")
+        raise ValueError("a chain of buckets without end")
 
     def block(self, slot):
-        """The offset in a slot, if it is one inside the pages."""
         offset = slot & (1 << 44) - 16
         if not self.pages_at <= offset < self.pages_at + self.pages * PAGE:
-            raise Damaged(f"offset {offset}")
+            raise ValueError(f"offset {offset}")
         return offset
 
     def entry(self, slot):
@@ -134,12 +114,11 @@ class Region:
         at = self.block(slot) // 8
         meta, expires = self.words[at + 2], self.words[at + 3]
         length, key_len, flags = meta & (1 << 40) - 1, meta >> 40 & 0xFFFF, meta >> 56
-        key_at = at * 8 + (self.head_words + (3 if flags & EPHEMERAL else 0)) * 8
+        key_at = (at + self.head_words + (3 if flags & EPHEMERAL else 0)) * 8
         value_at = key_at + (key_len + 7) // 8 * 8
-        if not 1 <= key_len <= 1024 or length > self.pages * PAGE // 4 or (
-            not flags & LARGE and value_at % PAGE + length > PAGE
-        ):
-            raise Damaged(f"entry at {at * 8}")
+        small = flags & LARGE or value_at % PAGE + length <= PAGE
+        if not 1 <= key_len <= 1024 or length > self.pages * PAGE // 4 or not small:
+            raise ValueError(f"entry at {at * 8}")
         if expires and expires <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000:
             return None
         if flags & COUNTER:
@@ -153,17 +132,12 @@ class Region:
 
     def large(self, at, length, nested):
         """A value in pages of its own: `at` lists them, or lists pages that list them."""
-        def page(index):
-            if index >= self.pages:
-                raise Damaged(f"page {index}")
-            return self.pages_at + index * PAGE
-
         parts = []
         for index in range(-(-length // PAGE)):
-            list_at, place = at, index
+            place = at + index
             if nested:
-                list_at, place = page(self.words[at + index // 8192]) // 8, index % 8192
-            start = page(self.words[list_at + place])
+                place = self.page(self.words[at + index // 8192]) // 8 + index % 8192
+            start = self.page(self.words[place])
             parts.append(self.bytes[start : start + min(PAGE, length - index * PAGE)])
         return b"".join(parts)
 
@@ -171,11 +145,9 @@ class Region:
         hash = self.hash(key)
 
         def find(bucket, _):
-            for slot in self.slots(bucket):
-                if slot >> 44 == hash >> 8 & 0xFFFFF:
-                    entry = self.entry(slot)
-                    if entry and entry[:2] == (hash, key):
-                        return entry[2]
+            slots = (slot for slot in self.slots(bucket) if slot >> 44 == hash >> 8 & 0xFFFFF)
+            entries = filter(None, map(self.entry, slots))
+            return next((value for *found, value in entries if found == [hash, key]), None)
 
         return self.stable(hash >> 65 - self.shards.bit_length(), hash, find)
 
@@ -194,53 +166,27 @@ class Region:
                 position, entries = self.stable(shard, reverse(position), collect)
                 yield from ((key, value) for _, key, value in entries if key.startswith(prefix))
 
-    def stats(self):
-        def total(word, of=lambda value: value):
-            at = self.shards_at // 8 + word
-            return sum(of(self.words[at + shard * 136]) for shard in range(self.shards))
-
-        states = self.words[self.states_at // 8 : self.states_at // 8 + self.pages].tolist()
-        attached = self.words[self.sessions_at // 8 + 1 : self.shards_at // 8 : 8].tolist()
-        yield from {
-            "declared_bytes": self.words[2],
-            "shards": self.shards,
-            "entries": total(11),
-            "bytes": total(12),
-            "buckets": total(0, lambda root: root & 0xFFFFFFFF),
-            "writes": total(10) // 2,
-            "repairs": total(24),
-            "sessions_attached": sum(word != 0 for word in attached),
-        }.items()
-        for kind, name in enumerate(KINDS):
-            yield f"pages_{name}", sum(state & 0xFF == kind for state in states)
-
-
-def show(value, hexadecimal):
-    if isinstance(value, int):
-        value = value.to_bytes(8, "little", signed=True) if hexadecimal else str(value).encode()
-    return value.hex().encode() if hexadecimal else value
-
 
 def main(arguments):
-    hexadecimal = "--hex" in arguments
-    path, command, *more = [word for word in arguments if word != "--hex"] + ["", ""]
-    word, out = more[0], sys.stdout.buffer
-    key = bytes.fromhex(word) if hexadecimal else word.encode(errors="surrogateescape")
+    in_hex = "--hex" in arguments
+    path, command, word, *_ = [word for word in arguments if word != "--hex"] + [""] * 3
+    key = bytes.fromhex(word) if in_hex else word.encode(errors="surrogateescape")
+
+    def show(value):
+        if isinstance(value, int):
+            value = value.to_bytes(8, "little", signed=True) if in_hex else str(value).encode()
+        return value.hex().encode() if in_hex else value
+
     if command == "get" and 1 <= len(key) <= 1024:
         value = Region(path).get(key)
-        if value is None:
-            return 1
-        out.write(show(value, hexadecimal))
-    elif command == "scan":
+        sys.stdout.buffer.write(b"" if value is None else show(value))
+        return int(value is None)
+    if command == "scan":
         for key, value in Region(path).scan(key):
-            out.write(show(key, hexadecimal) + b"\t" + show(value, hexadecimal) + b"\n")
-    elif command == "stats":
-        for name, value in Region(path).stats():
-            out.write(f"{name} {value}\n".encode())
-    else:
-        print(__doc__, file=sys.stderr)
-        return 2
-    return 0
+            sys.stdout.buffer.write(show(key) + b"\t" + show(value) + b"\n")
+        return 0
+    print(__doc__, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
