@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A server that says what it hears.
 const SERVER: &str = r"
@@ -264,19 +266,8 @@ struct Hit {
 #[test]
 fn the_demo_keeps_its_counters_over_kills_and_reloads() {
     let place = Place::new("demo");
-    let port = free_port();
-    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut command = place.command(&["demo", "-n", "2", "--port", &port.to_string()]);
-    let log = std::fs::File::create(place.file("output")).unwrap();
-    command.stdout(log.try_clone().unwrap()).stderr(log);
-    let mut demo = super::ganger::spawn_bound(&mut command);
-    wait_until("the demo to answer", || {
-        demo.try_wait().unwrap().is_none() && TcpStream::connect(at).is_ok()
-    });
-    let verb = |arguments: &[&str]| {
-        let output = place.command(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-    };
+    let (demo, at) = start_demo(&place);
+    let verb = |arguments: &[&str]| run_verb(&place, arguments);
     let mut seen = BTreeSet::new();
     let mut last = hit(at);
     assert_eq!(last.visits, 1);
@@ -292,9 +283,82 @@ fn the_demo_keeps_its_counters_over_kills_and_reloads() {
     verb(&["reload", "demo"]);
     verb(&["scale", "demo", "+1"]);
     assert_eq!(hit(at).hits, before + 2);
-    assert!(place
-        .output()
-        .contains(&format!("http://127.0.0.1:{port}/")));
+    assert!(place.output().contains(&format!("http://{at}/")));
+    end_demo(&place, demo);
+}
+
+/// Whoever asks again at once on a kept connection is told by an answer that it ends, and never finds it
+/// closed.
+#[test]
+fn reloads_of_the_demo_end_kept_connections_with_an_answer() {
+    let place = Place::new("demo-kept");
+    let (demo, at) = start_demo(&place);
+    let is_over = AtomicBool::new(false);
+    let ended = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| ask_on_kept_connections(at, &is_over)))
+            .collect();
+        for _ in 0..5 {
+            run_verb(&place, &["reload", "demo"]);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let ended = clients.into_iter().map(|client| client.join().unwrap());
+        ended.sum::<u32>()
+    });
+    assert!(
+        ended >= 8,
+        "only {ended} connections were ended by a reload"
+    );
+    end_demo(&place, demo);
+}
+
+/// Asks again and again until told to stop; how many connections ended, each with an answer.
+fn ask_on_kept_connections(at: SocketAddr, is_over: &AtomicBool) -> u32 {
+    let mut ended = 0;
+    loop {
+        let stream = TcpStream::connect(at).unwrap();
+        let patience = Some(Duration::from_secs(60));
+        stream.set_read_timeout(patience).unwrap();
+        let mut lines = BufReader::new(&stream).lines();
+        let mut is_kept = true;
+        while is_kept {
+            if is_over.load(Ordering::Relaxed) {
+                return ended;
+            }
+            (&stream)
+                .write_all(b"GET /hit HTTP/1.1\r\nHost: x\r\n\r\n")
+                .unwrap();
+            loop {
+                let line = lines.next().expect("an answer").unwrap();
+                is_kept &= line != "connection: close";
+                if line.starts_with('{') {
+                    break;
+                }
+            }
+        }
+        ended += 1;
+    }
+}
+
+fn start_demo(place: &Place) -> (Child, SocketAddr) {
+    let port = free_port();
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut command = place.command(&["demo", "-n", "2", "--port", &port.to_string()]);
+    let log = std::fs::File::create(place.file("output")).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    let mut demo = super::ganger::spawn_bound(&mut command);
+    wait_until("the demo to answer", || {
+        demo.try_wait().unwrap().is_none() && TcpStream::connect(at).is_ok()
+    });
+    (demo, at)
+}
+
+fn run_verb(place: &Place, arguments: &[&str]) {
+    let output = place.command(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+}
+
+fn end_demo(place: &Place, mut demo: Child) {
     kill(demo.id(), Signal::INT);
     let mut status = None;
     wait_until("the demo to end", || {

@@ -9,10 +9,11 @@ use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, RETRY_AFTER, SET_COOKIE};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, COOKIE, RETRY_AFTER, SET_COOKIE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
 use tokio::sync::watch;
 
@@ -31,10 +32,13 @@ pub(super) struct Service {
     pub(super) client: OnceLock<Client>,
     /// Turns true when the worker is to finish.
     pub(super) is_draining: watch::Receiver<bool>,
+    /// Requests so far.
+    pub(super) asked: AtomicU64,
 }
 
 impl Service {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let cookie = request
             .headers()
             .get(COOKIE)
@@ -60,6 +64,9 @@ impl Service {
             if let Ok(cookie) = cookie.parse() {
                 response.headers_mut().insert(SET_COOKIE, cookie);
             }
+        }
+        if *self.is_draining.borrow() {
+            response.headers_mut().insert(CONNECTION, CLOSE);
         }
         response
     }
@@ -128,6 +135,7 @@ impl Service {
     }
 }
 
+const CLOSE: hyper::header::HeaderValue = hyper::header::HeaderValue::from_static("close");
 const SECOND: hyper::header::HeaderValue = hyper::header::HeaderValue::from_static("1");
 const EVENT_STREAM: hyper::header::HeaderValue =
     hyper::header::HeaderValue::from_static("text/event-stream");

@@ -9,8 +9,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -20,6 +21,9 @@ const GENERATION_VARIABLE: &str = "GANGER_GENERATION";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two attempts to find the broker.
 const BROKER_PAUSE: Duration = Duration::from_millis(200);
+/// Of a worker that is to finish: for so long no request has come, looked at so often.
+const QUIET: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(25);
 /// A request's head must have come in so long.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -60,6 +64,7 @@ async fn serve() -> Result<(), DemoError> {
         },
         client: OnceLock::new(),
         is_draining,
+        asked: AtomicU64::new(0),
     });
     tokio::spawn(meet_broker(Arc::clone(&service)));
     worker.ready()?;
@@ -70,6 +75,7 @@ async fn serve() -> Result<(), DemoError> {
     }
     drop(listener);
     drain.send_replace(true);
+    until_quiet(&service, &connections).await;
     connections.shutdown().await;
     Ok(())
 }
@@ -93,6 +99,20 @@ async fn accept(listener: &TcpListener, service: &Arc<Service>, open: &GracefulS
             // A connection that breaks is the visitor's affair.
             let _ = connection.await;
         });
+    }
+}
+
+/// Waits until no connection is left, or none that was used lately. From the drain on each answer ends its
+/// connection; one that idles would be closed at once by `shutdown`, perhaps with the next request already
+/// on its way.
+async fn until_quiet(service: &Service, open: &GracefulShutdown) {
+    let (mut asked, mut since) = (0, Instant::now());
+    while open.count() > 0 && since.elapsed() < QUIET {
+        let now = service.asked.load(Ordering::Relaxed);
+        if now != asked {
+            (asked, since) = (now, Instant::now());
+        }
+        tokio::time::sleep(TICK).await;
     }
 }
 
