@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a ganger region from outside: written from docs/region.md alone, to show that it suffices.
 
-usage: region_reader.py FILE get KEY | scan [PREFIX]   [--hex: keys and values are in hex]
+usage: region_reader.py FILE get KEY | scan [PREFIX] | stats   [--hex: keys and values are in hex]
 FILE: /proc/PID/fd/N of a process that has it attached, or /dev/shm/NAME. Exits with 1 if there is no such key.
 """
 import mmap
@@ -10,6 +10,7 @@ import time
 
 PAGE, U64 = 65536, 2**64 - 1
 LARGE, NESTED, COUNTER, EPHEMERAL = 1, 2, 4, 8  # flags of an entry
+KINDS = "absent free committing releasing blocks index value list".split()
 
 
 def u64(data, at=0):
@@ -27,6 +28,7 @@ class Region:
         self.head_words = 6 if word[1] >> 32 & 1 else 4  # regions that evict: two words more
         self.shards, self.pages, self.directory_words = word[4], word[6], word[7]
         self.shards_at, self.buckets_at, self.directory_at, self.pages_at = *word[9:12], word[16]
+        self.sessions_at, self.states_at = word[8], word[12]
         self.seed, self.secrets = word[24], word[25:32]
 
     def hash(self, key):
@@ -166,6 +168,26 @@ class Region:
                 position, entries = self.stable(shard, reverse(position), collect)
                 yield from ((key, value) for _, key, value in entries if key.startswith(prefix))
 
+    def stats(self):
+        def total(word, of=lambda value: value):
+            at = self.shards_at // 8 + word
+            return sum(of(self.words[at + shard * 136]) for shard in range(self.shards))
+
+        attached = self.words[self.sessions_at // 8 + 1 : self.shards_at // 8 : 8].tolist()
+        yield from {
+            "declared_bytes": self.words[2],
+            "shards": self.shards,
+            "entries": total(11),
+            "bytes": total(12),
+            "buckets": total(0, lambda root: root & 0xFFFFFFFF),
+            "writes": total(10) // 2,
+            "repairs": total(24),
+            "sessions_attached": sum(word != 0 for word in attached),
+        }.items()
+        states = self.words[self.states_at // 8 : self.states_at // 8 + self.pages].tolist()
+        for kind, name in enumerate(KINDS):
+            yield f"pages_{name}", sum(state & 0xFF == kind for state in states)
+
 
 def main(arguments):
     in_hex = "--hex" in arguments
@@ -184,6 +206,10 @@ def main(arguments):
     if command == "scan":
         for key, value in Region(path).scan(key):
             sys.stdout.buffer.write(show(key) + b"\t" + show(value) + b"\n")
+        return 0
+    if command == "stats":
+        for name, value in Region(path).stats():
+            print(name, value)
         return 0
     print(__doc__, file=sys.stderr)
     return 2

@@ -251,5 +251,38 @@ fn python_tells_absent_from_wrong_use_and_shows_numbers() {
     says(&["get", "old"], 1, "");
     says(&["scan", "g"], 0, "greeting\thello\n");
     says(&["get"], 2, "");
-    says(&["stats"], 2, "");
+    let stats = region.stats();
+    let output = python(&region, &["stats"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told: BTreeMap<&str, u64> = text
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, number)| (name, number.parse().unwrap()))
+        .collect();
+    let used = ["blocks", "index", "value", "list"];
+    let used = used.map(|kind| told[format!("pages_{kind}").as_str()]);
+    assert_eq!(
+        [
+            told["declared_bytes"],
+            told["shards"],
+            told["entries"],
+            told["bytes"],
+            told["buckets"],
+            told["writes"],
+            told["sessions_attached"],
+            told["pages_free"],
+            used.iter().sum(),
+        ],
+        [
+            stats.declared_bytes,
+            stats.shards,
+            stats.entries,
+            stats.bytes,
+            stats.buckets,
+            stats.writes,
+            stats.sessions_attached,
+            stats.pages_free,
+            stats.pages_used,
+        ]
+    );
 }
