@@ -298,10 +298,10 @@ fn reloads_of_the_demo_end_kept_connections_with_an_answer() {
         let clients: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| ask_on_kept_connections(at, &is_over)))
             .collect();
-        for _ in 0..5 {
-            run_verb(&place, &["reload", "demo"]);
-        }
+        let reloads = scope.spawn(|| (0..5).for_each(|_| run_verb(&place, &["reload", "demo"])));
+        let reloaded = reloads.join();
         is_over.store(true, Ordering::Relaxed);
+        reloaded.unwrap();
         let ended = clients.into_iter().map(|client| client.join().unwrap());
         ended.sum::<u32>()
     });
