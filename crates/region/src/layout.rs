@@ -193,7 +193,7 @@ pub mod slot {
     pub const LINK: u64 = 1;
     /// The entry was read since the eviction hand passed it.
     pub const VISITED: u64 = 2;
-    pub const OFFSET_MASK: u64 = ((1 << 44) - 1) & !15;
+    pub const OFFSET_MASK: u64 = ((1 << TAG_SHIFT) - 1) & !15;
     pub const TAG_SHIFT: u32 = 44;
 }
 
@@ -429,7 +429,9 @@ fn default_shards(pages: u64) -> u64 {
 /// at the entries; the bits by which it chooses the bucket no longer tell its entries apart, but the
 /// others do: eleven of them are left among a hundred million.
 const TAG_FIRST: u32 = 8;
-pub const TAG_BITS: u32 = 20;
+pub const TAG_BITS: u32 = u64::BITS - slot::TAG_SHIFT;
+// Every offset fits beside a tag.
+const _: () = assert!(REGION_LEN_MAX <= 1 << slot::TAG_SHIFT);
 
 /// The tag of a hash: 20 bits, of those that choose the bucket once there are many.
 #[inline]
