@@ -1,4 +1,4 @@
-//! `examples/region_reader.py` knows nothing but `docs/region.md`: what it reads from a live
+//! `examples/region_reader` knows nothing but `docs/region.md`: what it reads from a live
 //! region, while others write, must be what this crate wrote there.
 
 use crate::harness::{path_of, Watchdog};
@@ -14,10 +14,15 @@ const BUSY: u8 = b'w';
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn python(region: &Region, arguments: &[&str]) -> Output {
-    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/region_reader.py");
+    python_on(&path_of(region.fd().unwrap()), arguments)
+}
+
+fn python_on(path: &str, arguments: &[&str]) -> Output {
+    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/region_reader");
     let output = Command::new("python3")
-        .args([reader, &path_of(region.fd().unwrap())])
+        .args([reader, path])
         .args(arguments)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .output();
     output.unwrap_or_else(|error| {
         panic!("python3 does not start ({error}): install it, for example by `apt install python3`")
@@ -188,10 +193,10 @@ fn python_reads_all_kinds_of_entries_beside_a_writer() {
     let _watchdog = Watchdog::new("python_reads_all_kinds_of_entries", 300);
     let config = Config::new(64 << 20).shards(2);
     let region = Region::create(&config, Options::new()).unwrap();
-    let quiet = fill(&region, 10_000);
-    // The index has pages of its own, and some buckets overflow.
+    let quiet = fill(&region, 50_000);
+    // The index has more pages than stand in a shard, and some buckets overflow.
     let stats = region.stats();
-    assert!(stats.buckets > 2 * 1024, "{stats:?}");
+    assert!(stats.buckets > 2 * 7 * 1024, "{stats:?}");
     read_beside_a_writer(&region, &quiet);
 }
 
@@ -251,6 +256,19 @@ fn python_tells_absent_from_wrong_use_and_shows_numbers() {
     says(&["get", "old"], 1, "");
     says(&["scan", "g"], 0, "greeting\thello\n");
     says(&["get"], 2, "");
+    says(&["get", "6g", "--hex"], 2, "");
+    for foreign in [
+        concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        "/nowhere",
+    ] {
+        let output = python_on(foreign, &["scan"]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.starts_with("region_reader: ") && said.lines().count() == 1,
+            "{said}"
+        );
+    }
     let stats = region.stats();
     let output = python(&region, &["stats"]);
     let text = String::from_utf8_lossy(&output.stdout);

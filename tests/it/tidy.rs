@@ -30,6 +30,14 @@ fn no_source_file_is_too_long() {
     }
 }
 
+/// `docs/region.md` says what a reader needs in so few words that one is written in a hundred lines.
+#[test]
+fn the_python_reader_has_a_hundred_lines() {
+    let reader = root().join("examples/region_reader/region.py");
+    let lines = fs::read_to_string(reader).unwrap().lines().count();
+    assert!(lines <= 100, "region.py has {lines} lines");
+}
+
 #[test]
 fn sources_are_ascii_and_fit_the_screen() {
     for (path, text) in sources() {
