@@ -18,7 +18,7 @@ PEERS = {
     "nginx": (["nginx", "-v"], r"nginx/(\S+)", "apt-get install nginx"),
     "node": (["node", "--version"], r"v(\S+)", "apt-get install nodejs npm"),
     "pm2": (["node", "-p", "require('./tests/fixtures/node/node_modules/pm2/package.json').version"],
-            r"(\d\S+)", "scripts/fixtures, which installs it below tests/fixtures from npm"),
+            r"^(\d\S+)", "scripts/fixtures, which installs it below tests/fixtures from npm"),
     "heed (LMDB)": (["cargo", "tree", "--quiet", "--invert", "heed", "--depth", "0"], r"v(\S+)", "cargo build"),
     "dashmap": (["cargo", "tree", "--quiet", "--invert", "dashmap", "--depth", "0"], r"v(\S+)", "cargo build"),
     "redis-rs": (["cargo", "tree", "--quiet", "--invert", "redis", "--depth", "0"], r"v(\S+)", "cargo build"),
