@@ -65,6 +65,32 @@ fn assert_goes_on(region: &Region, keys: u64, again: u64) {
     assert_eq!(region.stats().repairs, 0);
 }
 
+/// Fills a region with values that have pages of their own until there is no more memory, and empties
+/// it: each time it takes as many.
+fn assert_takes_as_many_again(region: &Region) {
+    let value = [7; 60_000];
+    let fill = || {
+        let taken = (0..1_000_000_u64).position(|number| {
+            let set = region.set(&key_of(number), &value);
+            matches!(set, Err(WriteError::NoMemory(_)))
+        });
+        let taken = taken.unwrap() as u64;
+        let deleted = (0..taken).filter(|&number| region.delete(&key_of(number)).unwrap());
+        assert_eq!(deleted.count() as u64, taken);
+        taken
+    };
+    let first = fill();
+    // More than the pool's cache of free pages names.
+    assert!(first > 2 * 64, "{first}");
+    let again = [fill(), fill()];
+    // A page more or less goes to the index.
+    assert!(
+        again.iter().all(|&taken| taken.abs_diff(first) <= 2),
+        "{first}, then {again:?}"
+    );
+    assert_clean(region);
+}
+
 /// Puts a shared memory of the size that containers have, only smaller, before this process's eyes.
 fn shrink_shm(bytes: u64) {
     // SAFETY: only NEWNS is unshared, which needs no care for descriptors; the other threads, if
@@ -78,6 +104,12 @@ fn shrink_shm(bytes: u64) {
 }
 
 fn on_a_tiny_shm(name: &str) {
+    shrink_shm(24 << 20);
+    let large = format!("{name}-large");
+    let region = Region::create_named(&large, &Config::new(64 << 20), Options::new()).unwrap();
+    assert_takes_as_many_again(&region);
+    Region::remove_named(&large).unwrap();
+    drop(region);
     shrink_shm(8 << 20);
     let region = Region::create_named(name, &Config::new(64 << 20), Options::new()).unwrap();
     let keys = fill(&region);
@@ -245,5 +277,23 @@ fn memory_comes_back_when_entries_go() {
     assert!(left.pages_used <= 1, "{left:?}");
     // At most the pages that are kept for the next ones.
     assert!(after - empty <= 5 << 20, "{empty} {after}");
+    assert_clean(&region);
+}
+
+/// A named region gives no memory back to the system, so it has to use the same again.
+#[test]
+fn a_named_region_uses_the_memory_of_what_is_gone() {
+    let name = Name::new("again");
+    let config = Config::new(64 << 20);
+    let region = Region::create_named(name.as_str(), &config, Options::new()).unwrap();
+    // 160 pages: more than the pool's cache of free ones names.
+    let value = vec![7; 10 << 20];
+    let mut committed = Vec::new();
+    for _ in 0..20 {
+        region.set(b"large", &value).unwrap();
+        assert!(region.delete(b"large").unwrap());
+        committed.push(region.stats().committed_bytes);
+    }
+    assert!(committed[19] <= committed[0] + (1 << 20), "{committed:?}");
     assert_clean(&region);
 }

@@ -27,6 +27,8 @@ pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const ATTACH_WAIT: Duration = Duration::from_secs(2);
 /// Pages committed at a time, so that growth asks the system rarely.
 pub(crate) const COMMIT_PAGES: u64 = 16;
+/// Pages looked at for a free one after the system refused memory.
+pub(crate) const SEARCH_PAGES: u64 = 4096;
 /// Entries an eviction looks at before it empties a page instead.
 pub(crate) const EVICT_STEPS: u32 = 512;
 /// Writes to a shard between two looks for expired entries.

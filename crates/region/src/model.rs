@@ -112,6 +112,11 @@ impl AtomicU64 {
             .map_or(0, |word| word.fetch_add(more, ordering))
     }
 
+    pub(crate) fn fetch_min(&self, value: u64, ordering: Ordering) -> u64 {
+        self.stored()
+            .map_or(0, |word| word.fetch_min(value, ordering))
+    }
+
     pub(crate) fn fetch_or(&self, bits: u64, ordering: Ordering) -> u64 {
         self.stored()
             .map_or(0, |word| word.fetch_or(bits, ordering))

@@ -5,13 +5,18 @@
 //! Pages change hands by compare-and-swap on their state, while the owner's shard is locked. A page
 //! in the middle of being committed or given back names its shard too, so that shard's repair
 //! settles it.
+//!
+//! Pages that have memory are used again before more is asked for: no free page before the cursor
+//! is missing in the cache. Where memory is never given back, absent pages follow all others, so a
+//! search meets the free ones first.
 
 use crate::error::WriteError;
 use crate::layout::{header, PAGE_LEN, WORD};
-use crate::limits::COMMIT_PAGES;
+use crate::limits::{COMMIT_PAGES, SEARCH_PAGES};
 use crate::region::Inner;
 use crate::shard::Locked;
 use crate::sync::{AtomicU64, Ordering};
+use std::io;
 
 /// What a page is, as its state word says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,19 +110,40 @@ impl Locked<'_> {
         }
         let pages = self.region.geometry.page_count;
         let cursor = self.region.memory.header(header::POOL_CURSOR);
-        let start = cursor.load(Ordering::Relaxed) % pages;
+        let begun_at = cursor.load(Ordering::Relaxed);
+        let start = begun_at % pages;
+        let mut refused = None;
+        let mut left = u64::MAX;
         for page in (start..pages).chain(0..start) {
             let claimed = match page_state(self.region, page).load(Ordering::Relaxed) {
                 FREE => swap(self.region, page, FREE, wanted),
-                ABSENT => self.commit_from(page, wanted)?,
+                ABSENT if refused.is_none() => match self.commit_from(page, wanted) {
+                    Ok(claimed) => claimed,
+                    Err(error) => {
+                        // After a death an absent page may have come before free ones.
+                        refused = Some(error);
+                        left = SEARCH_PAGES;
+                        false
+                    }
+                },
                 _ => false,
             };
             if claimed {
-                cursor.store(page + 1, Ordering::Relaxed);
+                // Not if somebody freed a page before it meanwhile.
+                let _ = cursor.compare_exchange(
+                    begun_at,
+                    page + 1,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
                 return Ok(page);
             }
+            left -= 1;
+            if left == 0 {
+                break;
+            }
         }
-        Err(WriteError::Full)
+        Err(refused.map_or(WriteError::Full, WriteError::NoMemory))
     }
 
     /// Gives a page of this shard to whoever needs one next, or its memory to the system if enough
@@ -171,7 +197,7 @@ impl Locked<'_> {
 
     /// Gets memory for a run of absent pages from `page` on: the first becomes ours, the others
     /// free.
-    fn commit_from(&self, page: u64, wanted: u64) -> Result<bool, WriteError> {
+    fn commit_from(&self, page: u64, wanted: u64) -> io::Result<bool> {
         let committing = self.state(Kind::Committing, 0);
         let end = (page + COMMIT_PAGES).min(self.region.geometry.page_count);
         let run = (page..end)
@@ -197,7 +223,7 @@ impl Locked<'_> {
         }
         if let Err(error) = result {
             self.set_state(page, ABSENT);
-            return Err(WriteError::NoMemory(error));
+            return Err(error);
         }
         self.set_state(page, wanted);
         for page in page + 1..page + run {
@@ -223,6 +249,15 @@ impl Locked<'_> {
             .backing()
             .decommit(start..start + PAGE_LEN);
         self.set_state(page, if given_back { ABSENT } else { FREE });
+        if !given_back {
+            self.search_from(page);
+        }
+    }
+
+    /// Lets the next search begin at this page, or before.
+    pub(crate) fn search_from(&self, page: u64) {
+        let cursor = self.region.memory.header(header::POOL_CURSOR);
+        cursor.fetch_min(page, Ordering::Relaxed);
     }
 
     fn set_state(&self, page: u64, state: u64) {

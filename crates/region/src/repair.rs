@@ -229,6 +229,8 @@ impl<'r> Locked<'r> {
     fn rebuild_pages(&self, reached: &Reached) {
         self.forget_pages();
         self.set(shard::SPARE, 0);
+        // The dead one may have had a free page in its hands.
+        self.search_from(0);
         for page in 0..self.region.geometry.page_count {
             let Some(state) = PageState::load(self.region, page) else {
                 continue;
