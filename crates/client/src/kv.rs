@@ -128,7 +128,7 @@ impl Kv {
 
     /// Attaches to the region that the environment names: [`REGION_FD_VARIABLE`] is the number of
     /// an inherited descriptor of it; without that, [`REGION_VARIABLE`] is its name. The supervisor
-    /// sets them for its workers.
+    /// sets the first for its workers.
     ///
     /// The inherited descriptor stays open and is inherited by this process's children too.
     ///

@@ -3,7 +3,8 @@
 use ganger_protocol::kv::SetOptions as Wire;
 use std::time::Duration;
 
-/// What a write requires of the key, and what it gives it.
+/// What a write requires of the key, and what it gives it. Of several conditions the last one
+/// counts.
 ///
 /// ```
 /// use ganger_client::{Config, Kv, SetOptions};
@@ -82,7 +83,8 @@ impl SetOptions {
     }
 
     /// The key goes when this handle's session ends: when its last clone is dropped, or the process
-    /// dies.
+    /// dies. After a death, reads still return it until it is written or reaped
+    /// ([`Kv::reap`](crate::Kv::reap), which a broker does by itself).
     #[must_use]
     pub fn ephemeral(self) -> Self {
         let wire = Wire {

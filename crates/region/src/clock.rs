@@ -1,4 +1,5 @@
-//! Time, as an argument: the region never asks the system itself what time it is.
+//! Time, as an argument: what expires is decided by the caller's clock. Only waits are measured
+//! with the system's.
 
 /// Milliseconds since a point that all processes of the region agree on. It must never go back.
 pub trait Clock: Send + Sync {

@@ -1,5 +1,5 @@
-//! The region's bytes as bounds-checked atomic words; with `areas` and `backing/`, all the `unsafe`
-//! of this crate.
+//! The region's bytes as bounds-checked atomic words. All `unsafe` of this crate stands here, in
+//! `areas`, `backing/`, `futex` and `event`; and in `model`, for loom.
 
 use crate::backing::Backing;
 use crate::layout::WORD;

@@ -18,7 +18,8 @@ use crate::session;
 use crate::shard::Locked;
 use crate::sync::Ordering;
 
-/// What a write requires of the key, and what it gives it.
+/// What a write requires of the key, and what it gives it. Of several conditions the last one
+/// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SetOptions {
     ttl_ms: Option<u64>,
@@ -80,6 +81,7 @@ impl SetOptions {
     }
 
     /// The key goes when this handle's session ends, by detaching or by the death of the process.
+    /// After a death, reads still return it until it is written or reaped ([`Region::reap`]).
     #[must_use]
     pub fn ephemeral(mut self) -> Self {
         self.ephemeral = true;

@@ -41,7 +41,8 @@ pub(crate) unsafe trait Backing: Send + Sync {
 
     /// Takes the liveness lock of a session; `false` if a living process has it.
     fn claim_session(&self, session: u64) -> io::Result<bool>;
-    /// Whether a living process other than this handle has the session's liveness lock.
+    /// Whether a living process has the session's liveness lock; this handle's own session counts,
+    /// too.
     fn session_is_claimed(&self, session: u64) -> io::Result<bool>;
     /// Drops this handle's own liveness lock.
     fn release_session(&self, session: u64);
