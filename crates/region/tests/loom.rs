@@ -65,6 +65,14 @@ fn write(region: &Region, key: &[u8], tag: u8) -> u64 {
     region.set(key, &value(tag)).unwrap()
 }
 
+/// The same for a key that is not there, all of it under the lock: loom keeps of each word only who
+/// read it last, and a writer's glance before it locks would hide that a reader did.
+fn write_new(region: &Region, key: &[u8], tag: u8) {
+    let options = SetOptions::new().if_absent();
+    let set = region.set_with(key, &value(tag), options).unwrap();
+    assert!(set.is_some(), "the key is there");
+}
+
 /// The value of a counter.
 fn count(region: &Region, key: &[u8]) -> i64 {
     let value = region.get(key).unwrap().expect("the counter is there");
@@ -85,6 +93,7 @@ fn assert_clean(world: &World, region: &Region) {
 
 fn report(model: &str, executions: u64) {
     println!("{model}: {executions} executions");
+    assert!(executions > 1, "{model}: nothing was interleaved");
 }
 
 #[test]
@@ -226,7 +235,9 @@ fn a_key_that_a_split_leaves_in_its_bucket_is_never_absent() {
 fn read_during_a_split(read_from: u64) {
     // Three keys fill a bucket and its overflow; the fourth leads to the second bucket. Each order
     // in which they came puts the key that is read into another slot.
-    for read_at in 0..3 {
+    // The third slot of a key that stays has 1.4 million executions, which take minutes.
+    let all = read_from == 1 || std::env::var_os("GANGER_LOOM_ALL").is_some();
+    for read_at in 0..if all { 3 } else { 2 } {
         let order = move |region: &Region| {
             let (stay, [moved]) = (keys_of::<2>(region, 0), keys_of::<1>(region, 1));
             let mut order = vec![stay[0], stay[1], moved];
@@ -245,7 +256,7 @@ fn read_during_a_split(read_from: u64) {
             let audited = writer.clone();
             let (watched, _) = order(&reader);
             let [_, new] = keys_of::<2>(&reader, 1);
-            let writing = world.spawn(move || write(&writer, &new, 2));
+            let writing = world.spawn(move || write_new(&writer, &new, 2));
             assert_eq!(read(&reader, &watched), Some(1));
             writing.join().unwrap();
             assert_eq!(read(&reader, &new), Some(2));
@@ -268,7 +279,7 @@ fn a_scan_misses_no_key_that_is_there_all_the_time() {
         let [first, second, third] = keys_of::<3>(&reader, 0);
         // Makes an overflow bucket, and takes it away again.
         let writing = world.spawn(move || {
-            write(&writer, &third, 2);
+            write_new(&writer, &third, 2);
             assert!(writer.delete(&third).unwrap());
         });
         let page = reader.scan(b"", Cursor::default(), 10).unwrap();

@@ -237,3 +237,32 @@ fn a_splitting_writer_may_be_killed_at_any_store() {
         }
     });
 }
+
+#[test]
+fn of_two_heirs_one_repairs_and_neither_loses_its_increment() {
+    let image = Image::of(|region| {
+        region.incr(b"counter", 5).unwrap();
+        write(region, b"neighbour", 7);
+    });
+    let doomed = |region: &Region| {
+        region.incr(b"counter", 1).unwrap();
+    };
+    let mut executions = 0;
+    for stores in 1..stores_of(&image, doomed) {
+        executions += explore(&image, 1, move |world| {
+            let (dead, one, other) = (world.attach(), world.attach(), world.attach());
+            assert!(killed_after(&dead, stores, doomed).is_none());
+            let audited = one.clone();
+            let heirs =
+                [one, other].map(|heir| world.spawn(move || heir.incr(b"counter", 10).unwrap()));
+            let mut sums = heirs.map(|heir| heir.join().unwrap());
+            sums.sort_unstable();
+            let last = count(&audited, b"counter");
+            assert!(last == 25 || last == 26, "{last}");
+            assert_eq!(sums, [last - 10, last]);
+            assert_clean(world, &audited);
+            assert!(audited.stats().repairs <= 1);
+        });
+    }
+    report("two heirs", executions);
+}
