@@ -202,6 +202,8 @@ fn copy_bucket<T>(
     copy: &impl Fn(Vec<u8>, &EntryRef<'_>) -> Result<T, Damaged>,
 ) -> Result<Vec<T>, Damaged> {
     let mut entries = Vec::new();
+    // Who died while it compacted the chain left an entry in two slots.
+    let mut seen = Vec::new();
     let mut link = 0;
     let mut bucket = Some(first);
     for _ in 0..CHAIN_MAX {
@@ -215,7 +217,12 @@ fn copy_bucket<T>(
             if !names_entry(link) {
                 continue;
             }
-            let entry = EntryRef::at(inner, link & slot::OFFSET_MASK)?;
+            let offset = link & slot::OFFSET_MASK;
+            if seen.contains(&offset) {
+                continue;
+            }
+            seen.push(offset);
+            let entry = EntryRef::at(inner, offset)?;
             if !positions.contains(&position_of(entry.hash())) || entry.is_expired() {
                 continue;
             }

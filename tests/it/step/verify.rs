@@ -2,7 +2,7 @@
 //! writer, and for the whole region after that.
 
 use super::image::{Image, Scratch};
-use ganger_region::{Access, Change, Feed, FeedItem, Options, Region, Stats};
+use ganger_region::{Access, Change, Cursor, Feed, FeedItem, Options, Region, Stats};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
@@ -238,7 +238,37 @@ pub(crate) fn observe<'k>(
         });
         contents.insert(key.clone(), seen);
     }
+    expect_the_same_of_others(region, &contents)?;
     Ok(contents)
+}
+
+/// A scan, `exists` and `get_many` agree with what single reads got.
+fn expect_the_same_of_others(region: &Region, contents: &Contents) -> Result<(), String> {
+    let mut met = BTreeMap::new();
+    let mut cursor = Some(Cursor::START);
+    while let Some(here) = cursor {
+        let page = region.scan(b"", here, 10).map_err(told("a scan"))?;
+        for (key, entry) in page.entries {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            if met.insert(key, entry.value).is_some() {
+                return Err(format!("a scan met `{name}` twice"));
+            }
+        }
+        cursor = page.next;
+    }
+    let keys: Vec<_> = contents.keys().collect();
+    let many = region.get_many(&keys).map_err(told("reads of many"))?;
+    for (key, got) in keys.into_iter().zip(many) {
+        let value = contents[key].as_ref().map(|seen| &seen.value);
+        let exists = region.exists(key).map_err(told("exists"))?;
+        if met.get(key) != value || got.as_ref() != value || exists != value.is_some() {
+            let name = String::from_utf8_lossy(key);
+            return Err(format!(
+                "`{name}` is not the same to get, scan, exists and get_many"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A name for a key of this shard that begins with `stem`, the `number`th of its kind.
