@@ -1,7 +1,8 @@
 """Reads a ganger region from outside.
 
 usage: python3 region_reader FILE get KEY | scan [PREFIX] | stats   [--hex: keys and values are in hex]
-FILE: /proc/PID/fd/N of a process that has it attached, or /dev/shm/NAME. Exits with 1 if there is no such key, with 2 for wrong use or what can't be read.
+FILE: /proc/PID/fd/N of a process that has it attached, or /dev/shm/NAME. Exits with 1 if there is no such key,
+with 2 for wrong use or what can't be read.
 """
 import sys
 from region import Region

@@ -1,6 +1,13 @@
-"""What docs/region.md says of hashes: rapidhash v3 nano, and their order in a scan."""
+"""What docs/region.md says of hashes: the header's check, rapidhash v3 nano, and the order of a scan."""
 
 U64 = 2**64 - 1
+
+
+def header_check(words):
+    check = 0
+    for word in (*words[1:18], *words[24:32]):
+        check = (check << 5 & U64 | check >> 59) ^ word
+    return check
 
 
 def rapidhash(key, seed, secrets):

@@ -1,7 +1,7 @@
 """A reader of live regions, from docs/region.md alone. It counts in words; the value of a counter is an int."""
 import mmap
 import time
-from hashing import rapidhash, reversed_bits
+from hashing import header_check, rapidhash, reversed_bits
 
 PAGE = 8192
 LARGE, NESTED, COUNTER, EPHEMERAL = 1, 2, 4, 8  # flags of an entry
@@ -12,7 +12,7 @@ class Region:
         with open(path, "rb") as file:
             self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.words = words = memoryview(self.memory).cast("Q")  # native, so that each is read by one load
-        if self.memory[:8] != b"GANGERRG" or words[1] & 0xFFFFFFFF != 3 or words[1] >> 33:
+        if self.memory[:8] != b"GANGERRG" or words[1] & ~(1 << 32) != 3 or header_check(words) != words[18]:
             raise ValueError(f"{path}: not a region of layout version 3")
         self.head = 6 if words[1] >> 32 else 4  # of an entry: where the region evicts, it has two words more
         self.shard_count, self.page_count, self.directory_row = words[4], words[6], words[7]
@@ -41,7 +41,7 @@ class Region:
             try:
                 bucket, bits = self.bucket(shard, hash, max(root & 0xFFFFFFFF, 16))
                 version = self.words[bucket]
-                entries = [self.entry(slot) for slot in self.slots(bucket) if tag in (None, slot >> 44)]
+                entries = [self.entry(slot) for slot in set(self.slots(bucket)) if tag in (None, slot >> 44)]
             except (ValueError, IndexError):
                 continue  # a writer was in between, or this is damage and comes again
             if (self.words[bucket], self.words[root_at]) == (version, root):
@@ -60,7 +60,7 @@ class Region:
     def slots(self, bucket):
         for _ in range(64):
             slots = self.words[bucket + 1 : bucket + 8].tolist()
-            yield from (slot for slot in slots if slot and not slot & 1)
+            yield from (slot & ~2 for slot in slots if slot and not slot & 1)
             if not slots[6] & 1:
                 return
             bucket = self.block(slots[6])
