@@ -107,6 +107,8 @@ pub use ganger_protocol::lease::Holder;
 pub use ganger_protocol::pubsub::{Gap, GapCause, Policy, Position, Start};
 pub use ganger_protocol::watch::ChangeKind;
 
+/// The region itself: what [`Kv::region`] gives, with its events and the audit.
+pub use ganger_region as region;
 pub use ganger_region::{
     AttachError, Audit, BootClock, Change, Clock, Config, CreateError, Cursor, Damaged, Entry,
     Feed, FeedItem, ReadError, Reaped, ScanPage, SessionError, Stats, TypedError, WhenFull,
