@@ -322,7 +322,7 @@ impl World {
         };
         result.unwrap_or_else(|error| match error {
             WriteError::Full => Outcome::Full,
-            WriteError::NotACounter => Outcome::Failed("not a counter"),
+            WriteError::NotACounter | WriteError::IsCounter => Outcome::Failed("not a counter"),
             WriteError::Overflow { .. } => Outcome::Failed("overflow"),
             WriteError::ValueLen { .. } => Outcome::Failed("value length"),
             WriteError::Ttl { .. } => Outcome::Failed("ttl"),

@@ -190,12 +190,10 @@ fn counters_and_values_are_not_taken_for_each_other() {
     let region = region(1 << 20, WhenFull::Reject);
     region.set(b"value", &[1; 8]).unwrap();
     region.incr(b"count", 3).unwrap();
-    for error in [
-        region.incr(b"value", 1).unwrap_err(),
-        region.append(b"count", b"more").unwrap_err(),
-    ] {
-        assert!(matches!(error, WriteError::NotACounter), "{error:?}");
-    }
+    let error = region.incr(b"value", 1).unwrap_err();
+    assert!(matches!(error, WriteError::NotACounter), "{error:?}");
+    let error = region.append(b"count", b"more").unwrap_err();
+    assert!(matches!(error, WriteError::IsCounter), "{error:?}");
     assert_eq!(region.get(b"value").unwrap().as_deref(), Some(&[1; 8][..]));
     assert_eq!(region.incr(b"count", 1).unwrap(), 4);
     assert_clean(&region);
@@ -234,6 +232,26 @@ fn a_full_region_refuses_keeps_all_and_takes_again_what_was_deleted() {
 
 fn round_key(round: u64) -> [u8; 8] {
     round.to_le_bytes()
+}
+
+#[test]
+fn a_cache_gives_up_what_is_expired_first() {
+    let config = Config::new(1 << 20).shards(1).when_full(WhenFull::Evict);
+    let region = Region::create(&config, Options::new()).unwrap();
+    let set = |name: &str, number: u64, options: SetOptions| {
+        let key = format!("{name} {number}");
+        let value = value_of(number, 1000);
+        region.set_with(key.as_bytes(), &value, options).unwrap();
+    };
+    (0..300).for_each(|number| set("lasting", number, SetOptions::new()));
+    (0..300).for_each(|number| set("expired", number, SetOptions::new().ttl_ms(0)));
+    assert_eq!(region.stats().evicted, 0);
+    // There is room for some 650 of them.
+    (0..300).for_each(|number| set("new", number, SetOptions::new()));
+    let stats = region.stats();
+    assert!(stats.expired > 200, "{stats:?}");
+    assert!(stats.evicted < 20, "{stats:?}");
+    assert_clean(&region);
 }
 
 #[test]

@@ -84,6 +84,15 @@ pub enum AttachError {
         "the memory file is not sealed against shrinking, so its owner could crash this process"
     )]
     NotSealed,
+    /// A file of this name that somebody else may cut.
+    #[error(
+        "user {owner} owns the region, and could truncate its file, which crashes this process: \
+         attach as that user"
+    )]
+    Foreign {
+        /// User id of the file's owner.
+        owner: u32,
+    },
     /// The system refused.
     #[error("the region could not be attached: {0}")]
     Io(#[from] io::Error),
@@ -166,6 +175,9 @@ pub enum WriteError {
         /// How long this call waited.
         waited: Duration,
     },
+    /// `append` to a counter.
+    #[error("the value is a counter, to which nothing can be appended")]
+    IsCounter,
     /// `incr` on a value that is no counter.
     #[error("the value is not a counter")]
     NotACounter,

@@ -18,13 +18,20 @@ use crate::shard::Locked;
 use crate::sync::Ordering;
 
 impl<'r> Locked<'r> {
-    /// Builds an entry in a shard that has no room, by evicting until it fits.
+    /// Builds an entry in a shard that has no room, by evicting until it fits. Expired entries go
+    /// first, as far as a short look finds any.
     #[cold]
     pub(crate) fn build_entry_evicting(
         &self,
         new: &NewEntry<'_>,
     ) -> Result<EntryRef<'r>, WriteError> {
         let mut result = Err(WriteError::Full);
+        while self.sweep_for_room()? {
+            result = self.build_entry(new);
+            if !lacks_room(&result) {
+                return result;
+            }
+        }
         for _ in 0..EVICT_STEPS {
             if !self.evict_one()? {
                 return result;

@@ -57,6 +57,16 @@ pub struct Feed {
 
 const ON: u64 = 1;
 const WAKE_ALWAYS: u64 = 2;
+/// Whether writes are told in the rings, which so have memory.
+pub(crate) fn is_on(region: &Inner) -> bool {
+    region
+        .memory
+        .header(header::FEED_FLAGS)
+        .load(Ordering::Relaxed)
+        & ON
+        != 0
+}
+
 /// Words of a record before its key: revision, then kind and key length.
 const HEAD_WORDS: u64 = 2;
 /// How long a read-only reader sleeps when nobody was told to wake it.
@@ -70,7 +80,7 @@ impl Region {
     pub fn feed(&self) -> Result<Feed, WriteError> {
         let inner = &*self.inner;
         let flags = inner.memory.header(header::FEED_FLAGS);
-        if flags.load(Ordering::Relaxed) & ON == 0 {
+        if !is_on(inner) {
             inner.owner()?;
             let rings = inner.geometry.feed_offset..inner.geometry.pages_offset;
             inner

@@ -27,12 +27,16 @@ pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const ATTACH_WAIT: Duration = Duration::from_secs(2);
 /// Pages committed at a time, so that growth asks the system rarely.
 pub(crate) const COMMIT_PAGES: u64 = 16;
+/// Searches for a page that others are just giving away, before there is said to be none.
+pub(crate) const PAGE_SEARCHES: u32 = 64;
 /// Pages looked at for a free one after the system refused memory.
 pub(crate) const SEARCH_PAGES: u64 = 4096;
 /// Entries an eviction looks at before it empties a page instead.
 pub(crate) const EVICT_STEPS: u32 = 512;
 /// Writes to a shard between two looks for expired entries.
 pub(crate) const SWEEP_EVERY: u64 = 8;
+/// Buckets in which a write that lacks room looks for expired entries before it evicts others.
+pub(crate) const SWEEP_BUCKETS: u32 = 16;
 
 /// Bytes this process may still use under the memory limits of its control groups, or `None`
 /// without one.

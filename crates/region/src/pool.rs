@@ -12,10 +12,10 @@
 
 use crate::error::WriteError;
 use crate::layout::{header, PAGE_LEN, WORD};
-use crate::limits::{COMMIT_PAGES, SEARCH_PAGES};
+use crate::limits::{COMMIT_PAGES, PAGE_SEARCHES, SEARCH_PAGES};
 use crate::region::Inner;
 use crate::shard::Locked;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{spin_loop, AtomicU64, Ordering};
 use std::io;
 
 /// What a page is, as its state word says.
@@ -92,6 +92,11 @@ impl PageState {
 
 const ABSENT: u64 = Kind::Absent as u64;
 const FREE: u64 = Kind::Free as u64;
+/// In the place of the class of a page that is being committed: its shard needs this very page.
+const NEEDED: usize = 1;
+/// A page that is being committed, and that another shard may take over: all but the shard.
+const COMMITTING_SPARE: u64 = Kind::Committing as u64;
+const COMMITTING_MASK: u64 = 0xffff;
 
 /// The state word of a page.
 #[inline(always)]
@@ -105,17 +110,31 @@ impl Locked<'_> {
     /// Takes a page for this shard. Its contents are whatever its last owner left.
     pub(crate) fn claim_page(&self, kind: Kind, class: usize) -> Result<u64, WriteError> {
         let wanted = self.state(kind, class);
-        if let Some(page) = self.claim_cached(wanted) {
-            return Ok(page);
+        for _ in 0..PAGE_SEARCHES {
+            let found = match self.claim_cached(wanted) {
+                Some(page) => Some(page),
+                None => self.search_page(wanted)?,
+            };
+            if let Some(page) = found {
+                return Ok(page);
+            }
+            // Another shard did something to a page meanwhile that may be of use.
+            spin_loop();
         }
+        Err(WriteError::Full)
+    }
+
+    /// Takes the next page that is free, or gets memory for one; `None` if there is none just now.
+    fn search_page(&self, wanted: u64) -> Result<Option<u64>, WriteError> {
         let pages = self.region.geometry.page_count;
         let cursor = self.region.memory.header(header::POOL_CURSOR);
         let begun_at = cursor.load(Ordering::Relaxed);
         let start = begun_at % pages;
-        let mut refused = None;
-        let mut left = u64::MAX;
+        let (mut refused, mut left) = (None, u64::MAX);
+        let (mut spare, mut is_busy) = (None, false);
         for page in (start..pages).chain(0..start) {
-            let claimed = match page_state(self.region, page).load(Ordering::Relaxed) {
+            let state = page_state(self.region, page).load(Ordering::Relaxed);
+            let claimed = match state {
                 FREE => swap(self.region, page, FREE, wanted),
                 ABSENT if refused.is_none() => match self.commit_from(page, wanted) {
                     Ok(claimed) => claimed,
@@ -130,20 +149,25 @@ impl Locked<'_> {
             };
             if claimed {
                 // Not if somebody freed a page before it meanwhile.
-                let _ = cursor.compare_exchange(
-                    begun_at,
-                    page + 1,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
-                return Ok(page);
+                let (from, to) = (begun_at, page + 1);
+                let _ = cursor.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+                return Ok(Some(page));
             }
+            if state & COMMITTING_MASK == COMMITTING_SPARE {
+                spare = Some((page, state));
+            }
+            is_busy |= state & 0xff == Kind::Releasing as u64;
             left -= 1;
             if left == 0 {
                 break;
             }
         }
-        Err(refused.map_or(WriteError::Full, WriteError::NoMemory))
+        match (refused, spare) {
+            (Some(error), _) => Err(WriteError::NoMemory(error)),
+            (None, Some((page, state))) => self.take_over_commit(page, state, wanted),
+            (None, None) if is_busy => Ok(None),
+            (None, None) => Err(WriteError::Full),
+        }
     }
 
     /// Gives a page of this shard to whoever needs one next, or its memory to the system if enough
@@ -157,12 +181,17 @@ impl Locked<'_> {
         }
     }
 
-    /// Ends what a dead process left half done with a page of this shard.
+    /// Ends what a dead process left half done with a page of this shard, some of whose memory may be
+    /// there.
     pub(crate) fn settle_page(&self, page: u64, state: PageState) {
-        match state.kind {
-            Kind::Committing => page_state(self.region, page).store(ABSENT, Ordering::Release),
-            Kind::Releasing => self.finish_decommit(page),
-            _ => {}
+        let releasing = self.state(Kind::Releasing, 0);
+        // A page that was being committed may be taken over meanwhile.
+        if swap(self.region, page, state.encode(), releasing) {
+            if self.give_back(page) || self.commit(page, 1).is_err() {
+                self.set_state(page, ABSENT);
+            } else {
+                self.set_state(page, FREE);
+            }
         }
     }
 
@@ -195,63 +224,79 @@ impl Locked<'_> {
         })
     }
 
-    /// Gets memory for a run of absent pages from `page` on: the first becomes ours, the others
-    /// free.
-    fn commit_from(&self, page: u64, wanted: u64) -> io::Result<bool> {
-        let committing = self.state(Kind::Committing, 0);
-        let end = (page + COMMIT_PAGES).min(self.region.geometry.page_count);
-        let run = (page..end)
-            .take_while(|&page| swap(self.region, page, ABSENT, committing))
-            .count();
-        let mut run = run as u64;
-        if run == 0 {
-            return Ok(false);
+    /// Takes one of the pages that another shard is getting memory for beside the one it needs: where
+    /// none is left but these, nobody is to wait for it, nor to be told that all is full.
+    #[cold]
+    fn take_over_commit(
+        &self,
+        page: u64,
+        state: u64,
+        wanted: u64,
+    ) -> Result<Option<u64>, WriteError> {
+        let needed = self.state(Kind::Committing, NEEDED);
+        if !swap(self.region, page, state, needed) {
+            return Ok(None);
         }
-        let commit = |count: u64| {
-            let start = self.region.geometry.page_offset(page);
-            self.region
-                .memory
-                .backing()
-                .commit(start..start + count * PAGE_LEN)
-        };
-        let mut result = commit(run);
-        if result.is_err() && run > 1 {
-            // There may be memory for the one page that is needed.
-            (page + 1..page + run).for_each(|page| self.set_state(page, ABSENT));
-            run = 1;
-            result = commit(run);
-        }
-        if let Err(error) = result {
+        if let Err(error) = self.commit(page, 1) {
             self.set_state(page, ABSENT);
-            return Err(error);
+            return Err(WriteError::NoMemory(error));
         }
         self.set_state(page, wanted);
-        for page in page + 1..page + run {
-            self.set_state(page, FREE);
-            // A full cache only means that the page is found by searching.
-            self.cache_page(page);
+        Ok(Some(page))
+    }
+
+    /// Gets memory for a run of absent pages from `page` on: the first becomes ours; the others, unless
+    /// another shard takes them over, become free.
+    fn commit_from(&self, page: u64, wanted: u64) -> io::Result<bool> {
+        let needed = self.state(Kind::Committing, NEEDED);
+        if !swap(self.region, page, ABSENT, needed) {
+            return Ok(false);
         }
-        Ok(true)
+        let spare = self.state(Kind::Committing, 0);
+        let end = (page + COMMIT_PAGES).min(self.region.geometry.page_count);
+        let spares = (page + 1..end)
+            .take_while(|&page| swap(self.region, page, ABSENT, spare))
+            .count();
+        let spares = page + 1..page + 1 + spares as u64;
+        let mut result = self.commit(page, spares.end - page);
+        let all = result.is_ok();
+        if !all && !spares.is_empty() {
+            // There may be memory for the one page that is needed.
+            result = self.commit(page, 1);
+        }
+        self.set_state(page, if result.is_ok() { wanted } else { ABSENT });
+        for page in spares {
+            // A full cache only means that the page is found by searching.
+            if swap(self.region, page, spare, if all { FREE } else { ABSENT }) && all {
+                self.cache_page(page);
+            }
+        }
+        result.map(|()| true)
+    }
+
+    fn commit(&self, page: u64, count: u64) -> io::Result<()> {
+        let start = self.region.geometry.page_offset(page);
+        let backing = self.region.memory.backing();
+        backing.commit(start..start + count * PAGE_LEN)
     }
 
     fn decommit(&self, page: u64) {
         let releasing = self.state(Kind::Releasing, 0);
-        if swap(self.region, page, FREE, releasing) {
-            self.finish_decommit(page);
+        if !swap(self.region, page, FREE, releasing) {
+            return;
+        }
+        if self.give_back(page) {
+            self.set_state(page, ABSENT);
+        } else {
+            self.set_state(page, FREE);
+            self.search_from(page);
         }
     }
 
-    fn finish_decommit(&self, page: u64) {
+    fn give_back(&self, page: u64) -> bool {
         let start = self.region.geometry.page_offset(page);
-        let given_back = self
-            .region
-            .memory
-            .backing()
-            .decommit(start..start + PAGE_LEN);
-        self.set_state(page, if given_back { ABSENT } else { FREE });
-        if !given_back {
-            self.search_from(page);
-        }
+        let backing = self.region.memory.backing();
+        backing.decommit(start..start + PAGE_LEN)
     }
 
     /// Lets the next search begin at this page, or before.

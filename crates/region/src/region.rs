@@ -139,10 +139,13 @@ impl Region {
     pub fn from_fd(fd: OwnedFd, options: Options) -> Result<Self, AttachError> {
         let stat = rustix::fs::fstat(&fd).map_err(io::Error::from)?;
         let len = u64::try_from(stat.st_size).unwrap_or(0);
-        if len < header::LEN
-            || rustix::fs::FileType::from_raw_mode(stat.st_mode)
-                != rustix::fs::FileType::RegularFile
-        {
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        if kind != rustix::fs::FileType::RegularFile {
+            return Err(AttachError::NotARegion(
+                "the descriptor is not one of a file",
+            ));
+        }
+        if len < header::LEN {
             return Err(AttachError::NotARegion("the file is too short"));
         }
         let is_sealed = MemfdBacking::is_sealed(&fd);
@@ -176,6 +179,9 @@ impl Region {
     }
 
     fn try_open_named(os_id: &str, options: Options) -> Result<Self, AttachError> {
+        if let Some(owner) = named::foreign_owner(os_id)? {
+            return Err(AttachError::Foreign { owner });
+        }
         let backing: Arc<dyn Backing> = match options.access {
             Access::ReadWrite => Arc::new(NamedBacking::open(os_id)?),
             Access::ReadOnly => Arc::new(NamedBacking::open_read_only(os_id)?),
@@ -432,7 +438,10 @@ fn read_geometry(memory: &Memory, file_len: u64) -> Result<Geometry, AttachError
         word(header::SHARD_COUNT),
         word(header::SESSION_COUNT),
     );
-    if region_len > file_len || !region_len.is_multiple_of(PAGE_LEN) {
+    if !region_len.is_multiple_of(PAGE_LEN) {
+        return Err(AttachError::Header("its length is no number of pages"));
+    }
+    if region_len > file_len {
         return Err(AttachError::Header(
             "it says the region is longer than its file",
         ));

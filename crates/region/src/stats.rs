@@ -86,8 +86,13 @@ impl Region {
                 Some(_) => stats.pages_used += 1,
             }
         }
+        let feed = if crate::feed::is_on(inner) {
+            geometry.pages_offset - geometry.feed_offset
+        } else {
+            0
+        };
         stats.committed_bytes =
-            geometry.fixed_len() + (stats.pages_used + stats.pages_free) * PAGE_LEN;
+            geometry.fixed_len() + feed + (stats.pages_used + stats.pages_free) * PAGE_LEN;
         stats
     }
 

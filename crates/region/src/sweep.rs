@@ -7,7 +7,7 @@ use crate::error::{Damaged, WriteError};
 use crate::feed::Change;
 use crate::index::{names_entry, Bucket, Found};
 use crate::layout::{shard, slot};
-use crate::limits::SWEEP_EVERY;
+use crate::limits::{SWEEP_BUCKETS, SWEEP_EVERY};
 use crate::region::{Inner, Region};
 use crate::scan::{bucket_at, position_of, POSITIONS};
 use crate::shard::{shard_words, Locked};
@@ -93,23 +93,42 @@ impl Locked<'_> {
     /// Part of every write: now and then looks at one bucket for expired entries.
     #[inline(always)]
     pub(crate) fn sweep_a_little(&self) {
-        if self.get(shard::TTL_ENTRIES) != 0
-            && self.get(shard::REVISION).is_multiple_of(2 * SWEEP_EVERY)
-        {
+        if self.get(shard::TTL_ENTRIES) != 0 && self.get(shard::REVISION) % (4 * SWEEP_EVERY) < 4 {
             self.aside().sweep_next_bucket();
         }
     }
 
     #[cold]
     fn sweep_next_bucket(&self) {
-        if self.get(shard::NEXT_EXPIRY) > self.region.clock.now_ms() {
-            return;
+        if self.is_due() {
+            // Damage in some other bucket is no reason for this write to fail; reading that bucket
+            // reports it.
+            let _ = self.sweep_at_hand();
         }
+    }
+
+    /// Looks for expired entries in the next few buckets, and removes those of the first that has
+    /// any; `false` if none has.
+    pub(crate) fn sweep_for_room(&self) -> Result<bool, Damaged> {
+        for _ in 0..SWEEP_BUCKETS {
+            if self.get(shard::TTL_ENTRIES) == 0 || !self.is_due() {
+                return Ok(false);
+            }
+            if self.sweep_at_hand()?.removed != 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_due(&self) -> bool {
+        self.get(shard::NEXT_EXPIRY) <= self.region.clock.now_ms()
+    }
+
+    fn sweep_at_hand(&self) -> Result<Swept, Damaged> {
         let bucket = self.get(shard::SWEEP_HAND) % self.root().buckets();
         self.set(shard::SWEEP_HAND, bucket + 1);
-        // Damage in some other bucket is no reason for this write to fail; reading that bucket
-        // reports it.
-        let _ = self.sweep_bucket(position_of(bucket));
+        self.sweep_bucket(position_of(bucket))
     }
 
     /// Sweeps the bucket at a position.
@@ -217,6 +236,26 @@ mod tests {
             region.sweep().unwrap();
             assert_eq!(region.len(), left);
             assert!(region.check().unwrap().is_clean());
+        }
+    }
+
+    /// Each of these writes raises the revision twice.
+    #[test]
+    fn replacing_what_is_expired_sweeps_too() {
+        for others in 0..2 {
+            let region = Region::create(&Config::new(1 << 20).shards(1), Options::new()).unwrap();
+            let expired = SetOptions::new().ttl_ms(0);
+            for number in 0..others {
+                region.set(&[number], b"").unwrap();
+            }
+            for number in 0..10 {
+                let key = format!("{number}");
+                region.set_with(key.as_bytes(), b"", expired).unwrap();
+            }
+            for _ in 0..32 * 16 {
+                region.set_with(b"again", b"", expired).unwrap();
+            }
+            assert!(region.len() <= 1 + u64::from(others), "{}", region.len());
         }
     }
 

@@ -197,7 +197,7 @@ impl Region {
             let (mut expires_at, mut owner) = (0, None);
             if let Some(found) = &found {
                 if found.entry.counter().is_some() {
-                    return Err(WriteError::NotACounter);
+                    return Err(WriteError::IsCounter);
                 }
                 found.entry.copy_value(&mut value)?;
                 (expires_at, owner) = (found.entry.expires_at(), found.entry.owner());
@@ -360,7 +360,7 @@ impl MakeRoom {
     /// Whether it is worth trying again.
     #[cold]
     fn make(&mut self, region: &Inner) -> Result<bool, WriteError> {
-        // Expired entries go first, from all shards: they are no reason to be full. That none is left
+        // Expired entries of all shards go first: they are no reason to be full. That none is left
         // tells nothing of an attempt made before, since whoever writes sweeps a little, this write too.
         let has_swept = std::mem::replace(&mut self.has_swept, true);
         if crate::sweep::sweep_all(region)? || !has_swept {

@@ -105,6 +105,31 @@ fn a_named_file_that_is_no_region_is_refused() {
     }
 }
 
+/// Its owner could cut the file, which can't be sealed.
+#[test]
+fn a_named_region_of_another_user_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: giving a file to another user takes root");
+        return;
+    }
+    let name = Name::new("owned");
+    let region = Region::create_named(name.as_str(), &small(), Options::new()).unwrap();
+    region.set(b"key", b"value").unwrap();
+    let path = format!("/dev/shm/{}", name.as_str());
+    std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+    for options in [Options::new(), read_only()] {
+        let error = Region::open_named(name.as_str(), options).unwrap_err();
+        let is_told = matches!(error, AttachError::Foreign { owner: 12_345 });
+        assert!(
+            is_told && error.to_string().contains("user 12345"),
+            "{error:?}"
+        );
+    }
+    std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+    let again = Region::open_named(name.as_str(), Options::new()).unwrap();
+    assert_eq!(again.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
+}
+
 #[test]
 fn a_cut_off_region_is_refused() {
     let image = image();

@@ -78,6 +78,9 @@ fn empty(region: &Region) {
     });
     let stats = region.stats();
     assert_eq!((stats.entries, stats.bytes, stats.pages_used), (0, 0, 0));
+    // Nor has the system given more than the region knows of.
+    let given = rustix::fs::fstat(region.fd().unwrap()).unwrap().st_blocks * 512;
+    assert_eq!(u64::try_from(given).unwrap(), stats.committed_bytes);
     assert_eq!(stats.sessions_attached, 1, "only this process lives");
     let audit = region.check().unwrap();
     assert!(audit.is_clean(), "{:?}", audit.problems);

@@ -24,7 +24,7 @@ pub fn write(error: &WriteError) -> ErrorBody {
         WriteError::NoMemory(_) => body(ErrorCode::NoMemory),
         WriteError::ReadOnly => body(ErrorCode::ReadOnly),
         WriteError::Stalled { pid, .. } => body(ErrorCode::Stalled).actual(*pid),
-        WriteError::NotACounter => body(ErrorCode::NotACounter),
+        WriteError::NotACounter | WriteError::IsCounter => body(ErrorCode::NotACounter),
         WriteError::Overflow { value } => body(ErrorCode::Overflow).value(*value),
         WriteError::Ttl { ttl_ms } => body(ErrorCode::Ttl).actual(*ttl_ms),
         WriteError::Contended { .. } => body(ErrorCode::Contended),

@@ -108,6 +108,13 @@ fn open_fd(os_id: &str, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(rustix::shm::open(os_id, flags, Mode::empty())?)
 }
 
+/// The user who owns the file of this name, if it is neither this process's nor root.
+pub(crate) fn foreign_owner(os_id: &str) -> io::Result<Option<u32>> {
+    let owner = rustix::fs::fstat(open_fd(os_id, OFlags::RDONLY)?)?.st_uid;
+    let is_trusted = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    Ok((!is_trusted).then_some(owner))
+}
+
 fn io_error(error: ShmemError) -> io::Error {
     match error {
         ShmemError::MappingIdExists => io::ErrorKind::AlreadyExists.into(),

@@ -260,3 +260,32 @@ fn a_clock_that_panics_under_the_lock_leaves_the_shard_to_repair() {
         is_clean(&region);
     }
 }
+
+/// A shard takes sixteen pages at a time from the system. In a small region these are all of them.
+#[test]
+fn no_write_is_refused_while_another_shard_gets_memory() {
+    let _watchdog = Watchdog::new("pages");
+    for _ in 0..200 {
+        let config = Config::new(1 << 20).shards(8);
+        let region = Region::create(&config, Options::new()).unwrap();
+        let keys = (0..8).map(|shard| {
+            let mut names = (0_u32..).map(u32::to_le_bytes);
+            names.find(|name| region.shard_of_key(name) == shard)
+        });
+        let keys: Vec<_> = keys.flatten().collect();
+        let together = std::sync::Barrier::new(4);
+        thread::scope(|scope| {
+            for keys in keys.chunks(2) {
+                let (region, together) = (&region, &together);
+                scope.spawn(move || {
+                    together.wait();
+                    for key in keys {
+                        region.set(key, b"value").unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(region.len(), 8);
+        is_clean(&region);
+    }
+}
