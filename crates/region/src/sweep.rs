@@ -93,7 +93,10 @@ impl Locked<'_> {
     /// Part of every write: now and then looks at one bucket for expired entries.
     #[inline(always)]
     pub(crate) fn sweep_a_little(&self) {
-        if self.get(shard::TTL_ENTRIES) != 0 && self.get(shard::REVISION) % (4 * SWEEP_EVERY) < 4 {
+        // Two revisions in a row, since a write may raise it twice and pass one by.
+        if self.get(shard::TTL_ENTRIES) != 0
+            && self.get(shard::REVISION) % (4 * SWEEP_EVERY) >= 4 * (SWEEP_EVERY - 1)
+        {
             self.aside().sweep_next_bucket();
         }
     }
