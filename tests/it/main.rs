@@ -45,6 +45,8 @@ mod load;
 mod memory;
 /// A reader in another language, written from the document alone.
 mod python_reader;
+/// What an operation does not do: system calls, stores by reads.
+mod quiet;
 /// Many processes: sessions, forks, ephemeral keys.
 mod sessions;
 /// State that outlives the broker, and the machine.
