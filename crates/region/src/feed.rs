@@ -57,16 +57,6 @@ pub struct Feed {
 
 const ON: u64 = 1;
 const WAKE_ALWAYS: u64 = 2;
-/// Whether writes are told in the rings, which so have memory.
-pub(crate) fn is_on(region: &Inner) -> bool {
-    region
-        .memory
-        .header(header::FEED_FLAGS)
-        .load(Ordering::Relaxed)
-        & ON
-        != 0
-}
-
 /// Words of a record before its key: revision, then kind and key length.
 const HEAD_WORDS: u64 = 2;
 /// How long a read-only reader sleeps when nobody was told to wake it.
@@ -216,21 +206,22 @@ impl Feed {
     }
 }
 
-impl Locked<'_> {
-    #[inline(always)]
-    pub(crate) fn feed_is_on(&self) -> bool {
-        self.region
-            .memory
-            .header(header::FEED_FLAGS)
-            .load(Ordering::Relaxed)
-            & ON
-            != 0
-    }
+/// Whether writes are told in the rings, which so have memory.
+#[inline(always)]
+pub(crate) fn is_on(region: &Inner) -> bool {
+    region
+        .memory
+        .header(header::FEED_FLAGS)
+        .load(Ordering::Relaxed)
+        & ON
+        != 0
+}
 
+impl Locked<'_> {
     /// Tells the feed, if it is on, of a change that is already committed.
     #[inline(always)]
     pub(crate) fn publish(&self, change: Change, revision: u64, key: &[u8]) {
-        if self.feed_is_on() {
+        if is_on(self.region) {
             self.aside().append_record(change, revision, key);
             wake(self.region);
         }
@@ -279,7 +270,7 @@ impl Locked<'_> {
         self.words
             .at(shard::FEED_HEAD)
             .store(end, Ordering::Release);
-        if self.feed_is_on() {
+        if is_on(self.region) {
             wake(self.region);
         }
     }

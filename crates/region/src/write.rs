@@ -485,7 +485,7 @@ impl<'r> Locked<'r> {
         // The commit.
         found.slot.store(0, Ordering::Release);
         bucket.raise_version();
-        if self.feed_is_on() {
+        if crate::feed::is_on(self.region) {
             self.publish(change, self.get(shard::REVISION), &found.entry.key());
         }
         self.detach(&found.entry);
