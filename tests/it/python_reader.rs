@@ -2,6 +2,7 @@
 //! region, while others write, must be what this crate wrote there.
 
 use crate::harness::{path_of, Watchdog};
+use crate::regions::{bytes_of, sealed};
 use ganger_region::{Config, Options, Region, SetOptions, WhenFull};
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
@@ -269,6 +270,12 @@ fn python_tells_absent_from_wrong_use_and_shows_numbers() {
             "{said}"
         );
     }
+    // A wrong secret of the hash: every key would be absent.
+    let mut damaged = bytes_of(&region);
+    damaged[26 * 8] ^= 1;
+    let damaged = sealed(&damaged);
+    let output = python_on(&path_of(&damaged), &["get", "greeting"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
     let stats = region.stats();
     let output = python(&region, &["stats"]);
     let text = String::from_utf8_lossy(&output.stdout);

@@ -28,7 +28,8 @@ pub struct Config {
 
 impl Config {
     /// A region of `len` bytes, bookkeeping included, rounded up to 64 KiB. The bytes are reserved,
-    /// not used: memory is taken as the region fills. At least 1 MiB, at most 16 TiB.
+    /// not used: memory is taken as the region fills. At least 576 KiB, more with many
+    /// sessions or shards; at most 16 TiB.
     pub fn new(len: u64) -> Self {
         Self {
             len,
@@ -81,7 +82,7 @@ impl Config {
             0
         };
         Geometry::new(len, self.shards, self.sessions, features).ok_or(error(
-            "at least 1 MiB (more with many sessions or shards), at most 16 TiB",
+            "at least 576 KiB (more with many sessions or shards), at most 16 TiB",
         ))
     }
 }

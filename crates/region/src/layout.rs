@@ -538,6 +538,9 @@ mod tests {
     #[test]
     fn a_region_too_small_or_too_large_has_no_geometry() {
         assert_eq!(Geometry::new(PAGE_LEN * 4, None, 16, 0), None);
+        // What is said of the smallest one: by default it has 256 sessions.
+        assert_eq!(Geometry::new(512 << 10, None, 256, 0), None);
+        assert!(Geometry::new(576 << 10, None, 256, 0).is_some());
         assert_eq!(Geometry::new(REGION_LEN_MAX + PAGE_LEN, None, 16, 0), None);
         assert_eq!(Geometry::new((1 << 20) + 1, None, 16, 0), None);
         assert_eq!(Geometry::new(1 << 20, Some(3), 16, 0), None);
