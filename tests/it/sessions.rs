@@ -214,6 +214,30 @@ fn ephemeral_keys_go_when_their_owner_detaches() {
 }
 
 #[test]
+fn an_ephemeral_key_that_others_change_goes_with_its_owner_all_the_same() {
+    let _watchdog = Watchdog::new("an_ephemeral_key_that_others_change", 120);
+    let region = region(8);
+    let (owner, other) = (another(&region), another(&region));
+    for key in [b"updated", b"the old"] {
+        owner.set_with(key, b"value", ephemeral()).unwrap().unwrap();
+    }
+    let longer = |old: Option<&[u8]>| Some([old.unwrap(), b"more"].concat());
+    assert!(other.update(b"updated", longer).unwrap().is_some());
+    assert_eq!(other.append(b"the old", b"more").unwrap(), 9);
+    drop(other);
+    for key in [b"updated", b"the old"] {
+        let entry = region.entry(key).unwrap().unwrap();
+        assert_eq!(
+            (&entry.value[..], entry.is_ephemeral),
+            (&b"valuemore"[..], true)
+        );
+    }
+    drop(owner);
+    assert!(region.is_empty(), "{:?}", region.stats());
+    assert_clean(&region);
+}
+
+#[test]
 fn ephemeral_keys_of_a_killed_owner_go_with_a_reap() {
     let _watchdog = Watchdog::new("ephemeral_keys_of_a_killed_owner_go_with_a_reap", 120);
     let region = region(8);

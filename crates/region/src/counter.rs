@@ -6,6 +6,7 @@ use crate::feed::Change;
 use crate::glance::{look_further, Glance, Then, View};
 use crate::key::Key;
 use crate::layout::entry;
+use crate::limits::COUNTER_ATTEMPTS;
 use crate::memory::Words;
 use crate::read::checked_key;
 use crate::region::{Inner, Region};
@@ -144,17 +145,21 @@ impl Locked<'_> {
     }
 }
 
-/// Appends the value of a counter whose entry begins with `head`, and returns its revision.
+/// Appends the value of a counter whose entry begins with `head`, and returns its revision: an odd
+/// one, against which no compare-and-set succeeds, if others never let it stand still.
 pub(crate) fn copy_counter(head: Words<'_>, counter: Words<'_>, out: &mut Vec<u8>) -> u64 {
     let revision = head.at(entry::REVISION);
+    let mut attempts_left = COUNTER_ATTEMPTS;
     loop {
         let before = revision.load(Ordering::Relaxed);
         fence(Ordering::Acquire); // pairs with the Release stores of `Locked::add_to_counter`
         let value = counter.at(0).load(Ordering::Relaxed);
         fence(Ordering::Acquire); // likewise: a new value comes with a new revision
-        if revision.load(Ordering::Relaxed) == before {
+        let is_of_revision = revision.load(Ordering::Relaxed) == before;
+        attempts_left -= 1;
+        if is_of_revision || attempts_left == 0 {
             out.extend_from_slice(&value.to_le_bytes());
-            return before;
+            return before | u64::from(!is_of_revision);
         }
     }
 }

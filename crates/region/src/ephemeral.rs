@@ -1,4 +1,4 @@
-//! Ephemeral entries: they go when the session that wrote them ends.
+//! Ephemeral entries: they go when the session of their owner ends.
 //!
 //! Each shard lists its own, so that a death costs a look at each shard's list, not at every key.
 //! Only lock holders touch the lists; repair makes them anew.

@@ -178,7 +178,7 @@ pub mod entry {
     pub const NESTED: u8 = 2;
     /// The value is an `i64` that is written in place.
     pub const COUNTER: u8 = 4;
-    /// The entry goes when the session that wrote it ends.
+    /// The entry goes when the session of its owner ends.
     pub const EPHEMERAL: u8 = 8;
 
     /// Most value pages an entry lists itself; beyond that it is nested.

@@ -7,6 +7,8 @@ use std::time::Duration;
 /// Times a read starts over before it gives up. Each time, some writer completed a write to the
 /// same bucket.
 pub(crate) const READ_ATTEMPTS: u32 = 1_000_000;
+/// Times a counter is read for a value and a revision that belong together.
+pub(crate) const COUNTER_ATTEMPTS: u32 = 1000;
 /// Times a compare-and-set loop starts over.
 pub(crate) const UPDATE_ATTEMPTS: u32 = 100_000;
 /// Buckets of a chain; more are damage. The hash is keyed per region, so no key set can be made to
@@ -33,6 +35,8 @@ pub(crate) const PAGE_SEARCHES: u32 = 64;
 pub(crate) const SEARCH_PAGES: u64 = 4096;
 /// Entries an eviction looks at before it empties a page instead.
 pub(crate) const EVICT_STEPS: u32 = 512;
+/// Times a write that found no room makes some, beside once for each page of the region.
+pub(crate) const ROOM_ATTEMPTS: u64 = 64;
 /// Writes to a shard between two looks for expired entries.
 pub(crate) const SWEEP_EVERY: u64 = 8;
 /// Buckets in which a write that lacks room looks for expired entries before it evicts others.

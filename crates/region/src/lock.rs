@@ -110,22 +110,18 @@ fn acquire_contended(
     let mut sleep = LOCK_WAIT_MIN;
     loop {
         let holder = lock.load(Ordering::Relaxed);
-        if holder == 0 {
-            if take(0) {
-                // Others may still sleep, and the holder that woke us cleared the mark.
-                words.at(shard::WAITERS).store(1, Ordering::Relaxed);
-                return Ok(Acquired::Free);
-            }
-            continue;
-        }
-        if !session::is_alive(region, OwnerId(holder)) {
-            // The kernel dropped the holder's liveness lock, or gave its session to another
-            // process: all its stores were made before. Exactly one waiter wins the swap.
-            if take(holder) {
-                words.at(shard::WAITERS).store(1, Ordering::Relaxed);
-                return Ok(Acquired::TakenOver);
-            }
-            continue;
+        let is_free = holder == 0;
+        // Of a dead holder, the kernel dropped the liveness lock or gave its session to another
+        // process: all its stores were made before. Exactly one waiter wins the swap.
+        let is_left = is_free || !session::is_alive(region, OwnerId(holder));
+        if is_left && take(holder) {
+            // Others may still sleep, and the holder that woke us cleared the mark.
+            words.at(shard::WAITERS).store(1, Ordering::Relaxed);
+            return Ok(if is_free {
+                Acquired::Free
+            } else {
+                Acquired::TakenOver
+            });
         }
         let waited = started.elapsed();
         if waited > region.lock_timeout {
@@ -134,9 +130,11 @@ fn acquire_contended(
                 waited,
             });
         }
-        // SeqCst orders the mark before the kernel's look at the lock word.
-        words.at(shard::WAITERS).store(1, Ordering::SeqCst);
-        futex::wait(&region.memory, offset + shard::LOCK * WORD, holder, sleep);
-        sleep = (sleep * 2).min(LOCK_WAIT_MAX);
+        if !is_left {
+            // SeqCst orders the mark before the kernel's look at the lock word.
+            words.at(shard::WAITERS).store(1, Ordering::SeqCst);
+            futex::wait(&region.memory, offset + shard::LOCK * WORD, holder, sleep);
+            sleep = (sleep * 2).min(LOCK_WAIT_MAX);
+        }
     }
 }

@@ -30,7 +30,7 @@ pub struct Entry {
     pub ttl_ms: Option<u64>,
     /// Whether [`Region::incr`] made it.
     pub is_counter: bool,
-    /// Whether it goes with the session that wrote it.
+    /// Whether it goes with a session: that of who set it.
     pub is_ephemeral: bool,
 }
 
@@ -266,8 +266,15 @@ fn read_patiently<T>(
         fence(Ordering::Acquire);
         let bucket = match Bucket::of_hash(inner, shard, root, hash) {
             Ok(bucket) => bucket,
-            Err(_) if Root::load(words) != root => continue,
-            Err(damaged) => return Err(damaged.into()),
+            Err(damaged) => {
+                // As in `View::is_unchanged`: who met an index page that is gone sees the root that
+                // went before.
+                fence(Ordering::Acquire);
+                if Root::load(words) == root {
+                    return Err(damaged.into());
+                }
+                continue;
+            }
         };
         let view = View::of_bucket(shard, words, root, bucket);
         let found = match bucket.find(inner, hash, key) {

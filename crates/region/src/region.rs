@@ -104,6 +104,7 @@ impl Region {
         config: &Config,
         options: Options,
     ) -> Result<Self, AttachError> {
+        let started = Instant::now();
         loop {
             match Self::open_named(name, options.clone()) {
                 Err(AttachError::NotFound(_)) => {}
@@ -111,7 +112,9 @@ impl Region {
             }
             match Self::create_named(name, config, options.clone()) {
                 Ok(region) => return Ok(region),
-                Err(CreateError::Exists(_)) => {}
+                Err(CreateError::Exists(_)) if started.elapsed() <= ATTACH_WAIT => {}
+                // It comes and goes.
+                Err(CreateError::Exists(_)) => return Err(AttachError::Unfinished),
                 Err(CreateError::Io(error) | CreateError::NoMemory(error)) => {
                     return Err(AttachError::Io(error))
                 }

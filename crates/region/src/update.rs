@@ -36,8 +36,8 @@ impl Region {
     }
 
     /// Changes a value by a function of the old one, and returns what it made. `None` in means that
-    /// the key is not there, `None` out that it is to be deleted. An expiry stays as it was; a
-    /// counter becomes a plain value. The function runs once for each attempt.
+    /// the key is not there, `None` out that it is to be deleted. An expiry and the session that an
+    /// ephemeral key goes with stay as they were; a counter becomes a plain value. The function runs once for each attempt.
     pub fn update(
         &self,
         key: &[u8],
@@ -82,12 +82,8 @@ impl Region {
                 .set_with(key, new, SetOptions::new().if_absent())?
                 .is_some()),
             (Some(old), Some(new)) => {
-                let options = SetOptions::new().if_revision(old.revision).keep_expiry();
-                let options = if old.is_ephemeral {
-                    options.ephemeral()
-                } else {
-                    options
-                };
+                let options = SetOptions::new().if_revision(old.revision);
+                let options = options.keep_expiry().keep_owner();
                 Ok(self.set_with(key, new, options)?.is_some())
             }
         }

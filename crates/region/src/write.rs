@@ -11,6 +11,7 @@ use crate::glance::{look_further, Glance, Then, View};
 use crate::index::{slot_word, Bucket, Found};
 use crate::key::Key;
 use crate::layout::{entry, shard, slot, tag_of};
+use crate::limits::ROOM_ATTEMPTS;
 use crate::read::checked_key;
 use crate::region::{Inner, Region};
 use crate::replace::Plain;
@@ -26,6 +27,7 @@ pub struct SetOptions {
     condition: Condition,
     ephemeral: bool,
     keep_expiry: bool,
+    keep_owner: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +79,13 @@ impl SetOptions {
     #[must_use]
     pub fn keep_expiry(mut self) -> Self {
         self.keep_expiry = true;
+        self
+    }
+
+    /// An ephemeral key goes with the session that it goes with already.
+    #[must_use]
+    pub(crate) fn keep_owner(mut self) -> Self {
+        self.keep_owner = true;
         self
     }
 
@@ -162,16 +171,16 @@ impl Region {
             if !met {
                 return Ok(None);
             }
-            let owner = options.ephemeral.then_some(locked.owner);
-            let kept = found
-                .filter(|_| options.keep_expiry)
-                .map(|found| found.entry.expires_at());
+            let kept = found.as_ref().map(|found| &found.entry);
+            let kept_expiry = kept.filter(|_| options.keep_expiry);
+            let kept_owner = kept.filter(|_| options.keep_owner);
+            let own = options.ephemeral.then_some(locked.owner);
             let new = NewEntry {
                 hash,
                 key,
                 value: Value::Bytes(value),
-                expires_at: kept.unwrap_or(expires_at),
-                owner,
+                expires_at: kept_expiry.map_or(expires_at, EntryRef::expires_at),
+                owner: kept_owner.and_then(EntryRef::owner).or(own),
             };
             locked.put(bucket, found, &new).map(Some)
         })
@@ -188,7 +197,7 @@ impl Region {
     }
 
     /// Adds bytes to the end of a value and returns its new length. A key that is not there begins
-    /// empty; one that is keeps its expiry.
+    /// empty; one that is keeps its expiry, and an ephemeral one its owner.
     pub fn append(&self, key: &[u8], more: &[u8]) -> Result<u64, WriteError> {
         let limit = self.inner.geometry.value_len_max;
         self.write(key, |locked, hash| {
@@ -265,6 +274,7 @@ impl Region {
             has_swept: false,
             idle: 0,
             next: shard,
+            attempts_left: inner.geometry.page_count + ROOM_ATTEMPTS,
         };
         loop {
             let result = {
@@ -354,12 +364,18 @@ struct MakeRoom {
     /// Shards in a row that had nothing to give.
     idle: u64,
     next: u64,
+    /// Enough to empty every page; more are only needed where others take what this write makes.
+    attempts_left: u64,
 }
 
 impl MakeRoom {
     /// Whether it is worth trying again.
     #[cold]
     fn make(&mut self, region: &Inner) -> Result<bool, WriteError> {
+        let Some(left) = self.attempts_left.checked_sub(1) else {
+            return Ok(false);
+        };
+        self.attempts_left = left;
         // Expired entries of all shards go first: they are no reason to be full. That none is left
         // tells nothing of an attempt made before, since whoever writes sweeps a little, this write too.
         let has_swept = std::mem::replace(&mut self.has_swept, true);
