@@ -209,6 +209,7 @@ fn play(role: &str, arguments: &[&str]) {
         _ if crate::quiet::play(role, arguments) => {}
         _ if crate::memory::play(role, arguments) => {}
         _ if crate::sessions::play(role, arguments) => {}
+        _ if crate::forks::play(role, arguments) => {}
         _ => panic!("no child plays {role} with {arguments:?}"),
     }
 }

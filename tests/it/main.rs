@@ -35,6 +35,8 @@ mod conformance;
 mod events;
 /// Expiries, by a clock that the test sets.
 mod expiry;
+/// Forks while other threads attach.
+mod forks;
 /// Locks, semaphores, elections.
 mod leases;
 /// One beyond each limit, and full regions.

@@ -8,7 +8,7 @@
 //! stopped exactly between the two looks like its dead predecessor to those who wait for a lock of
 //! that one; they wait for it, as they would for any stopped holder.
 
-use crate::backing::file::forks;
+use crate::backing::file::{forks, ForkGate};
 use crate::error::SessionError;
 use crate::layout::{session, WORD};
 use crate::region::Inner;
@@ -56,6 +56,7 @@ impl Session {
 
     /// Takes a session, unless another thread just did.
     pub(crate) fn register(&self, region: &Inner) -> Result<OwnerId, SessionError> {
+        let _gate = ForkGate::enter();
         let _one_at_a_time = self
             .registering
             .lock()

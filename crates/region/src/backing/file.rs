@@ -10,7 +10,9 @@
 //!
 //! A forked child inherits the descriptor and would keep its dead parent alive. So every session
 //! descriptor stands in [`SESSION_FDS`], and a `pthread_atfork` handler closes them all in the
-//! child, which registers anew when it first writes.
+//! child, which registers anew when it first writes. Other threads of the parent may be just opening
+//! or closing one, or hold a mutex that nobody would unlock in the child: so they are at the
+//! [`ForkGate`] meanwhile, and a fork waits until nobody is.
 
 use crate::sync::local::{AtomicI32, AtomicU64, Ordering};
 use rustix::fs::{fallocate, FallocateFlags, Mode, OFlags};
@@ -25,12 +27,40 @@ const NO_FD: i32 = -1;
 
 static SESSION_FDS: [AtomicI32; HANDLES_MAX] = [const { AtomicI32::new(NO_FD) }; HANDLES_MAX];
 static FORKS: AtomicU64 = AtomicU64::new(0);
+/// Threads inside the [`ForkGate`], or [`FORKING`].
+static GATE: AtomicI32 = AtomicI32::new(0);
+const FORKING: i32 = -1;
 
 /// How many times this process image was forked into being: a handle that remembers another number
 /// lives in a child and has no session.
 #[inline(always)]
 pub(crate) fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
+}
+
+/// While a thread has one, no other thread of this process forks.
+pub(crate) struct ForkGate(());
+
+impl ForkGate {
+    /// Waits while another thread is forking. One thread may have several.
+    pub(crate) fn enter() -> Self {
+        install_fork_handlers();
+        // Acquire pairs with the Release stores of those who forked, or left.
+        let enter = |inside| (inside != FORKING).then_some(inside + 1);
+        while GATE
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, enter)
+            .is_err()
+        {
+            std::thread::yield_now();
+        }
+        Self(())
+    }
+}
+
+impl Drop for ForkGate {
+    fn drop(&mut self) {
+        GATE.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// A file of shared memory with this handle's own liveness locks.
@@ -105,6 +135,7 @@ impl SharedFile {
 
     /// This process's own description of the file, opened at the first use and again after a fork.
     fn liveness_fd(&self) -> io::Result<RawFd> {
+        let _gate = ForkGate::enter();
         let mut liveness = self
             .liveness
             .lock()
@@ -114,7 +145,6 @@ impl SharedFile {
                 return Ok(SESSION_FDS[index].load(Ordering::Relaxed));
             }
         }
-        install_fork_handler();
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         let own = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let raw = own.as_raw_fd();
@@ -139,6 +169,7 @@ impl SharedFile {
 
 impl Drop for SharedFile {
     fn drop(&mut self) {
+        let _gate = ForkGate::enter();
         let liveness = self
             .liveness
             .get_mut()
@@ -160,18 +191,34 @@ fn close_session_fd(place: &AtomicI32) {
     }
 }
 
-fn install_fork_handler() {
+fn install_fork_handlers() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: the handler only stores to atomics and calls close(2), both allowed between fork
-        // and exec.
-        unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
+        // SAFETY: the handlers of the child only store to atomics and call close(2), both allowed
+        // between fork and exec; that of the parent before it may do anything.
+        unsafe {
+            libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_forked_child));
+        }
     });
+}
+
+extern "C" fn before_fork() {
+    while GATE
+        .compare_exchange(0, FORKING, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
+        std::thread::yield_now();
+    }
+}
+
+extern "C" fn after_fork() {
+    GATE.store(0, Ordering::Release);
 }
 
 extern "C" fn in_forked_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
     SESSION_FDS.iter().for_each(close_session_fd);
+    after_fork();
 }
 
 /// One byte-range lock call on byte `session`; the answer of `F_OFD_GETLK` is in the returned
