@@ -9,6 +9,7 @@
 //! no half-made event. A setter may be killed between its store and the wake, and a waiter between
 //! being woken and taking the event: so every sleep is short, and looks at the state again.
 
+use crate::clock::wait_begins;
 use crate::error::Damaged;
 use crate::futex;
 use crate::layout::{events, WORD};
@@ -17,7 +18,7 @@ use crate::sync::{AtomicU64, Ordering};
 use raw_sync::events::{EventImpl, EventInit, EventState};
 use raw_sync::Timeout;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What becomes of an event that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +219,7 @@ impl EventInit for FutexEvent {
 
 impl EventImpl for FutexEvent {
     fn wait(&self, timeout: Timeout) -> RawResult<()> {
-        let started = Instant::now();
+        let started = wait_begins();
         let state = self.word(STATE);
         loop {
             if self.pass(state) {

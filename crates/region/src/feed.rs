@@ -5,6 +5,7 @@
 //! commit and its record, leads to a [`FeedItem::Gap`]: the reader then looks at the shard's keys
 //! anew.
 
+use crate::clock::wait_begins;
 use crate::error::WriteError;
 use crate::futex;
 use crate::layout::{header, shard, FEED_WORDS, KEY_LEN_MAX, WORD};
@@ -12,7 +13,7 @@ use crate::memory::Words;
 use crate::region::{Inner, Region};
 use crate::shard::{shard_words, Locked};
 use crate::sync::{fence, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What happened to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +166,7 @@ impl Feed {
         let inner = &*self.region.inner;
         let event = inner.memory.header(header::FEED_EVENT);
         let flags = inner.memory.header(header::FEED_FLAGS);
-        let started = Instant::now();
+        let started = wait_begins();
         loop {
             let seen = event.load(Ordering::Acquire);
             if inner.is_writable() {

@@ -9,6 +9,7 @@
 //!
 //! There is no fairness: a writer holds the lock for tens of nanoseconds.
 
+use crate::clock::wait_begins;
 use crate::error::WriteError;
 use crate::futex;
 use crate::layout::{shard, WORD};
@@ -17,7 +18,6 @@ use crate::memory::Words;
 use crate::region::Inner;
 use crate::session::{self, OwnerId};
 use crate::sync::{spin_loop, Ordering};
-use std::time::Instant;
 
 /// How the lock was got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn acquire_contended(
         }
         spin_loop();
     }
-    let started = Instant::now();
+    let started = wait_begins();
     let mut sleep = LOCK_WAIT_MIN;
     loop {
         let holder = lock.load(Ordering::Relaxed);

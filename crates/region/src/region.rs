@@ -5,7 +5,7 @@ use crate::backing::heap::HeapBacking;
 use crate::backing::memfd::MemfdBacking;
 use crate::backing::named::{self, NamedBacking};
 use crate::backing::Backing;
-use crate::clock::Clock;
+use crate::clock::{wait_begins, Clock};
 use crate::config::{Access, Config, Options};
 use crate::error::{AttachError, CreateError, WriteError};
 use crate::key::{self, ShortKey};
@@ -22,7 +22,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A handle on a region: cheap to clone, usable from any thread. Clones share one session.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl Region {
     /// seconds.
     pub fn open_named(name: &str, options: Options) -> Result<Self, AttachError> {
         let os_id = os_id(name).ok_or_else(|| AttachError::Name(name.to_owned()))?;
-        let started = Instant::now();
+        let started = wait_begins();
         loop {
             match Self::try_open_named(&os_id, options.clone()) {
                 Err(AttachError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -104,7 +104,7 @@ impl Region {
         config: &Config,
         options: Options,
     ) -> Result<Self, AttachError> {
-        let started = Instant::now();
+        let started = wait_begins();
         loop {
             match Self::open_named(name, options.clone()) {
                 Err(AttachError::NotFound(_)) => {}

@@ -1,6 +1,7 @@
 //! Tests of the region within one process.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss
