@@ -206,6 +206,7 @@ fn play(role: &str, arguments: &[&str]) {
         _ if crate::client::play(role, arguments) => {}
         _ if crate::events::play(role, arguments) => {}
         _ if crate::leases::play(role, arguments) => {}
+        _ if crate::limits::play(role, arguments) => {}
         _ if crate::quiet::play(role, arguments) => {}
         _ if crate::memory::play(role, arguments) => {}
         _ if crate::sessions::play(role, arguments) => {}

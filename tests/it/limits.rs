@@ -1,9 +1,21 @@
+use crate::harness::Watchdog;
 use crate::regions::assert_clean;
 use ganger_region::test_support::Heap;
 use ganger_region::{Config, Options, ReadError, Region, SetOptions, WhenFull, WriteError};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+
+/// Limits that are numbers: attempts, handles, shards.
+mod counts;
+
+pub(crate) fn play(role: &str, arguments: &[&str]) -> bool {
+    match (role, arguments) {
+        ("limits-handles", [path]) => counts::hold_all(path),
+        _ => return false,
+    }
+    true
+}
 
 fn region(len: u64, when_full: WhenFull) -> Region {
     Region::create(&Config::new(len).when_full(when_full), Options::new()).unwrap()
@@ -51,6 +63,10 @@ fn assert_filled(region: &Region, keys: std::ops::Range<u64>, value_len: usize) 
 
 #[test]
 fn keys_of_0_and_1025_bytes_are_refused_by_every_operation() {
+    let _watchdog = Watchdog::new(
+        "keys_of_0_and_1025_bytes_are_refused_by_every_operation",
+        300,
+    );
     let region = region(1 << 20, WhenFull::Reject);
     region.set(b"other", b"value").unwrap();
     for len in [0, 1025, 100_000] {
@@ -105,6 +121,7 @@ fn assert_tells_key_len(text: &str, len: usize) {
 
 #[test]
 fn keys_of_1_and_1024_bytes_work_with_every_operation() {
+    let _watchdog = Watchdog::new("keys_of_1_and_1024_bytes_work_with_every_operation", 300);
     let region = region(1 << 20, WhenFull::Reject);
     for len in [1, 1024] {
         let key = &vec![b'k'; len][..];
@@ -130,6 +147,7 @@ fn keys_of_1_and_1024_bytes_work_with_every_operation() {
 
 #[test]
 fn the_longest_value_fits_and_one_byte_more_does_not() {
+    let _watchdog = Watchdog::new("the_longest_value_fits_and_one_byte_more_does_not", 300);
     for when_full in [WhenFull::Reject, WhenFull::Evict] {
         let region = region(4 << 20, when_full);
         region.set(b"other", b"value").unwrap();
@@ -169,6 +187,7 @@ fn the_longest_value_fits_and_one_byte_more_does_not() {
 
 #[test]
 fn a_counter_stops_at_the_ends_of_its_range() {
+    let _watchdog = Watchdog::new("a_counter_stops_at_the_ends_of_its_range", 300);
     let region = region(1 << 20, WhenFull::Reject);
     for (end, beyond) in [(i64::MAX, 1), (i64::MIN, -1)] {
         assert_eq!(region.incr(b"count", end).unwrap(), end);
@@ -187,6 +206,7 @@ fn a_counter_stops_at_the_ends_of_its_range() {
 
 #[test]
 fn counters_and_values_are_not_taken_for_each_other() {
+    let _watchdog = Watchdog::new("counters_and_values_are_not_taken_for_each_other", 300);
     let region = region(1 << 20, WhenFull::Reject);
     region.set(b"value", &[1; 8]).unwrap();
     region.incr(b"count", 3).unwrap();
@@ -201,8 +221,13 @@ fn counters_and_values_are_not_taken_for_each_other() {
 
 #[test]
 fn a_full_region_refuses_keeps_all_and_takes_again_what_was_deleted() {
+    let _watchdog = Watchdog::new(
+        "a_full_region_refuses_keeps_all_and_takes_again_what_was_deleted",
+        300,
+    );
     for value_len in [0, 100, 5000, 200_000] {
-        let region = region(2 << 20, WhenFull::Reject);
+        // What a region does if nothing else was asked for.
+        let region = Region::create(&Config::new(2 << 20), Options::new()).unwrap();
         let keys = fill(&region, value_len);
         assert!(keys >= 3, "{value_len}: {keys}");
         let error = region
@@ -224,10 +249,42 @@ fn a_full_region_refuses_keeps_all_and_takes_again_what_was_deleted() {
         assert_filled(&region, 0..keys, value_len);
         assert_clean(&region);
         assert_eq!(region.clear().unwrap(), keys);
-        // Another size can use all of it.
-        assert!(fill(&region, 1000) > 1000);
+        // Another size can use all of it: each page but one for buckets, and perhaps one for those
+        // that overflow.
+        let pages = region.stats().pages;
+        let taken = fill(&region, 1000);
+        let blocks = BLOCKS_OF_1000 * (pages - 2)..=BLOCKS_OF_1000 * (pages - 1);
+        assert!(blocks.contains(&taken), "{value_len}: {taken}, {blocks:?}");
+        assert_filled(&region, 0..taken, 1000);
         assert_clean(&region);
     }
+}
+
+/// Entries of a page with keys of 8 bytes and values of 1000: with their heads of 32 bytes they lie in
+/// blocks of 1280.
+const BLOCKS_OF_1000: u64 = ganger_region::layout::PAGE_LEN / 1280;
+
+/// Pages of a large value may lie anywhere.
+#[test]
+fn a_large_value_needs_no_pages_in_a_row() {
+    let _watchdog = Watchdog::new("a_large_value_needs_no_pages_in_a_row", 120);
+    let region = region(4 << 20, WhenFull::Reject);
+    // Each has a page to itself.
+    let keys = fill(&region, 40_000);
+    for key in (0..keys).step_by(2) {
+        assert!(region.delete(&key.to_le_bytes()).unwrap());
+    }
+    let free = keys.div_ceil(2);
+    assert!(free > 20, "{free}");
+    let pages = free.min(region.value_len_max() / 65_536);
+    let large = value_of(keys, usize::try_from(pages * 65_536).unwrap());
+    region.set(b"large", &large).unwrap();
+    assert_eq!(region.get(b"large").unwrap(), Some(large));
+    for key in (1..keys).step_by(2) {
+        let value = region.get(&key.to_le_bytes()).unwrap();
+        assert_eq!(value, Some(value_of(key, 40_000)));
+    }
+    assert_clean(&region);
 }
 
 fn round_key(round: u64) -> [u8; 8] {
@@ -236,6 +293,7 @@ fn round_key(round: u64) -> [u8; 8] {
 
 #[test]
 fn a_cache_gives_up_what_is_expired_first() {
+    let _watchdog = Watchdog::new("a_cache_gives_up_what_is_expired_first", 300);
     let config = Config::new(1 << 20).shards(1).when_full(WhenFull::Evict);
     let region = Region::create(&config, Options::new()).unwrap();
     let set = |name: &str, number: u64, options: SetOptions| {
@@ -256,6 +314,7 @@ fn a_cache_gives_up_what_is_expired_first() {
 
 #[test]
 fn expired_entries_are_no_reason_to_be_full() {
+    let _watchdog = Watchdog::new("expired_entries_are_no_reason_to_be_full", 300);
     let now = Arc::new(AtomicU64::new(1000));
     let clock = Arc::clone(&now);
     let options = Options::new().clock(move || clock.load(Ordering::SeqCst));
@@ -279,6 +338,10 @@ fn expired_entries_are_no_reason_to_be_full() {
 
 #[test]
 fn a_cache_takes_values_of_all_sizes_for_ever_and_they_are_right_or_absent() {
+    let _watchdog = Watchdog::new(
+        "a_cache_takes_values_of_all_sizes_for_ever_and_they_are_right_or_absent",
+        300,
+    );
     let region = region(4 << 20, WhenFull::Evict);
     let mut random = Random(0x5eed);
     let mut lens = HashMap::new();
@@ -322,6 +385,7 @@ fn a_cache_takes_values_of_all_sizes_for_ever_and_they_are_right_or_absent() {
 /// loses a hot key as often as any other; what is read must stay.
 #[test]
 fn a_hot_set_survives_a_stream_of_keys_used_once() {
+    let _watchdog = Watchdog::new("a_hot_set_survives_a_stream_of_keys_used_once", 300);
     let region = region(8 << 20, WhenFull::Evict);
     let value = [7; 64];
     let mut once = 0_u64;
@@ -396,6 +460,7 @@ impl Fifo {
 /// The system may refuse at each of the moments at which a region asks it for memory.
 #[test]
 fn a_region_is_whole_after_every_refused_commit() {
+    let _watchdog = Watchdog::new("a_region_is_whole_after_every_refused_commit", 300);
     let page = ganger_region::layout::PAGE_LEN;
     for when_full in [WhenFull::Reject, WhenFull::Evict] {
         let mut refusals = 0;

@@ -114,6 +114,15 @@ pub enum SessionError {
         /// Sessions the region was made for.
         limit: u64,
     },
+    /// This process holds as many handles that may write as one process can.
+    #[error(
+        "this process has {limit} handles with a session, as many as a process can: drop one, \
+         clone one, or attach read-only"
+    )]
+    Handles {
+        /// Handles a process can hold, of all regions together.
+        limit: usize,
+    },
     /// The system refused the liveness lock.
     #[error("no liveness lock for the session: {0}")]
     Io(#[from] io::Error),

@@ -27,6 +27,8 @@ pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_millis(8);
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long attaching waits for a region that is being made.
 pub(crate) const ATTACH_WAIT: Duration = Duration::from_secs(2);
+/// Most handles with a session that one process can hold at a time.
+pub(crate) const HANDLES_MAX: usize = 1024;
 /// Pages committed at a time, so that growth asks the system rarely.
 pub(crate) const COMMIT_PAGES: u64 = 16;
 /// Searches for a page that others are just giving away, before there is said to be none.

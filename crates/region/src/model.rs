@@ -15,7 +15,7 @@
 
 use crate::backing::Backing;
 use crate::config::{Access, Config, Options};
-use crate::error::{AttachError, WriteError};
+use crate::error::{AttachError, SessionError, WriteError};
 use crate::layout::{bucket_of, shard, Geometry, WORD};
 use crate::region::Region;
 use crate::sync::local::{AtomicU64 as Count, Ordering};
@@ -456,7 +456,7 @@ unsafe impl Backing for ModelBacking {
         false
     }
 
-    fn claim_session(&self, session: u64) -> io::Result<bool> {
+    fn claim_session(&self, session: u64) -> Result<bool, SessionError> {
         Ok(!self.claim(session, |_| 1))
     }
 

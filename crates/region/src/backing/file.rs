@@ -14,6 +14,8 @@
 //! or closing one, or hold a mutex that nobody would unlock in the child: so they are at the
 //! [`ForkGate`] meanwhile, and a fork waits until nobody is.
 
+use crate::error::SessionError;
+use crate::limits::HANDLES_MAX;
 use crate::sync::local::{AtomicI32, AtomicU64, Ordering};
 use rustix::fs::{fallocate, FallocateFlags, Mode, OFlags};
 use std::io;
@@ -21,8 +23,6 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Once;
 
-/// Most handles with a session that one process can hold at a time.
-const HANDLES_MAX: usize = 1024;
 const NO_FD: i32 = -1;
 
 static SESSION_FDS: [AtomicI32; HANDLES_MAX] = [const { AtomicI32::new(NO_FD) }; HANDLES_MAX];
@@ -103,13 +103,13 @@ impl SharedFile {
         self.gives_back && fallocate(&self.fd, flags, bytes.start, bytes.end - bytes.start).is_ok()
     }
 
-    pub(crate) fn claim_session(&self, session: u64) -> io::Result<bool> {
+    pub(crate) fn claim_session(&self, session: u64) -> Result<bool, SessionError> {
         let fd = self.liveness_fd()?;
         match ofd_lock(fd, libc::F_OFD_SETLK, libc::F_WRLCK, session) {
             Ok(_) => Ok(true),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-                _ => Err(error),
+                _ => Err(error.into()),
             },
         }
     }
@@ -134,7 +134,7 @@ impl SharedFile {
     }
 
     /// This process's own description of the file, opened at the first use and again after a fork.
-    fn liveness_fd(&self) -> io::Result<RawFd> {
+    fn liveness_fd(&self) -> Result<RawFd, SessionError> {
         let _gate = ForkGate::enter();
         let mut liveness = self
             .liveness
@@ -146,7 +146,8 @@ impl SharedFile {
             }
         }
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        let own = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let own = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)?;
         let raw = own.as_raw_fd();
         let index = SESSION_FDS
             .iter()
@@ -155,11 +156,7 @@ impl SharedFile {
                     .compare_exchange(NO_FD, raw, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok()
             })
-            .ok_or_else(|| {
-                io::Error::other(format!(
-                    "this process already has {HANDLES_MAX} open regions"
-                ))
-            })?;
+            .ok_or(SessionError::Handles { limit: HANDLES_MAX })?;
         // From here on the table owns the descriptor.
         let _ = own.into_raw_fd();
         *liveness = Some((index, forks()));

@@ -2,6 +2,7 @@
 //! bytes, deaths on demand. Handles made from the same backing see the same sessions.
 
 use super::Backing;
+use crate::error::SessionError;
 use crate::sync::local::{AtomicU64, Ordering};
 use std::collections::HashSet;
 use std::io;
@@ -93,7 +94,7 @@ unsafe impl Backing for HeapBacking {
         true
     }
 
-    fn claim_session(&self, session: u64) -> io::Result<bool> {
+    fn claim_session(&self, session: u64) -> Result<bool, SessionError> {
         Ok(self
             .claimed
             .lock()

@@ -4,6 +4,7 @@
 
 use super::file::SharedFile;
 use super::Backing;
+use crate::error::SessionError;
 use rustix::fs::{fchmod, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create};
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::mm::{madvise, mmap, munmap, Advice, MapFlags, ProtFlags};
@@ -102,7 +103,7 @@ unsafe impl Backing for MemfdBacking {
         self.file.decommit(&bytes)
     }
 
-    fn claim_session(&self, session: u64) -> io::Result<bool> {
+    fn claim_session(&self, session: u64) -> Result<bool, SessionError> {
         self.file.claim_session(session)
     }
 

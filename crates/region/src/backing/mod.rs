@@ -11,6 +11,7 @@ pub(crate) mod heap;
 pub(crate) mod memfd;
 pub(crate) mod named;
 
+use crate::error::SessionError;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -40,7 +41,7 @@ pub(crate) unsafe trait Backing: Send + Sync {
     fn decommit(&self, bytes: Range<u64>) -> bool;
 
     /// Takes the liveness lock of a session; `false` if a living process has it.
-    fn claim_session(&self, session: u64) -> io::Result<bool>;
+    fn claim_session(&self, session: u64) -> Result<bool, SessionError>;
     /// Whether a living process has the session's liveness lock; this handle's own session counts,
     /// too.
     fn session_is_claimed(&self, session: u64) -> io::Result<bool>;

@@ -5,6 +5,7 @@
 use super::file::SharedFile;
 use super::memfd::MemfdBacking;
 use super::Backing;
+use crate::error::SessionError;
 use rustix::fs::Mode;
 use rustix::mm::{madvise, Advice};
 use rustix::shm::OFlags;
@@ -155,7 +156,7 @@ unsafe impl Backing for NamedBacking {
         self.file.decommit(&bytes)
     }
 
-    fn claim_session(&self, session: u64) -> io::Result<bool> {
+    fn claim_session(&self, session: u64) -> Result<bool, SessionError> {
         self.file.claim_session(session)
     }
 
