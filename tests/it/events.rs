@@ -146,6 +146,7 @@ fn a_manual_reset_event_lets_all_pass_until_it_is_cleared() {
 
 #[test]
 fn a_wait_ends_after_its_time_and_not_before() {
+    let _watchdog = Watchdog::new("a_wait_ends_after_its_time_and_not_before", 120);
     let region = region();
     for (slot, reset) in [(0, EventReset::Manual), (1, EventReset::Auto)] {
         let event = region.event(slot, reset).unwrap();
@@ -193,6 +194,7 @@ fn a_killed_waiter_takes_no_event_with_it() {
 
 #[test]
 fn what_an_event_is_not_for_is_told() {
+    let _watchdog = Watchdog::new("what_an_event_is_not_for_is_told", 120);
     let region = region();
     let reader = handed_over(&path(&region), Options::new().access(Access::ReadOnly));
     let error = region.event(events::COUNT, EventReset::Auto).unwrap_err();

@@ -1,3 +1,4 @@
+use crate::harness::Watchdog;
 use crate::regions::assert_clean;
 use ganger_region::{Config, Cursor, Options, Region, SetOptions, WriteError};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,10 @@ fn ttl(ttl_ms: u64) -> SetOptions {
 
 #[test]
 fn a_key_is_absent_to_every_read_from_its_last_millisecond_on() {
+    let _watchdog = Watchdog::new(
+        "a_key_is_absent_to_every_read_from_its_last_millisecond_on",
+        120,
+    );
     let (region, hands) = region(1 << 20);
     region.set_with(b"key", b"value", ttl(100)).unwrap();
     hands.set(1099);
@@ -57,6 +62,7 @@ fn a_key_is_absent_to_every_read_from_its_last_millisecond_on() {
 
 #[test]
 fn every_write_treats_an_expired_key_as_absent() {
+    let _watchdog = Watchdog::new("every_write_treats_an_expired_key_as_absent", 120);
     let (region, hands) = region(1 << 20);
     let all: [&[u8]; 9] = [
         b"present",
@@ -95,6 +101,7 @@ fn every_write_treats_an_expired_key_as_absent() {
 
 #[test]
 fn expire_sets_touch_only_extends_persist_ends() {
+    let _watchdog = Watchdog::new("expire_sets_touch_only_extends_persist_ends", 120);
     let (region, _hands) = region(1 << 20);
     region.set(b"key", b"value").unwrap();
     let revision = region.entry(b"key").unwrap().unwrap().revision;
@@ -123,6 +130,7 @@ fn expire_sets_touch_only_extends_persist_ends() {
 
 #[test]
 fn writes_keep_an_expiry_or_end_it_as_they_say() {
+    let _watchdog = Watchdog::new("writes_keep_an_expiry_or_end_it_as_they_say", 120);
     let (region, _hands) = region(1 << 20);
     let ttl_of = |key: &[u8]| region.ttl(key).unwrap().unwrap();
     let begin = |key: &[u8]| region.set_with(key, b"value", ttl(700)).unwrap();
@@ -152,6 +160,10 @@ fn writes_keep_an_expiry_or_end_it_as_they_say() {
 
 #[test]
 fn a_time_to_live_beyond_the_clock_is_refused_and_changes_nothing() {
+    let _watchdog = Watchdog::new(
+        "a_time_to_live_beyond_the_clock_is_refused_and_changes_nothing",
+        120,
+    );
     let (region, _hands) = region(1 << 20);
     region.set_with(b"key", b"value", ttl(700)).unwrap();
     for ttl_ms in [u64::MAX, u64::MAX - 1000, 1 << 62] {
@@ -178,6 +190,7 @@ fn a_time_to_live_beyond_the_clock_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_sweep_gives_the_space_back_and_leaves_the_rest() {
+    let _watchdog = Watchdog::new("a_sweep_gives_the_space_back_and_leaves_the_rest", 120);
     let (region, hands) = region(16 << 20);
     let keep = |number: u32| number >= 19_800;
     for number in 0..20_000_u32 {
@@ -209,6 +222,7 @@ fn a_sweep_gives_the_space_back_and_leaves_the_rest() {
 
 #[test]
 fn writers_sweep_as_they_go() {
+    let _watchdog = Watchdog::new("writers_sweep_as_they_go", 120);
     let (region, hands) = region(4 << 20);
     for number in 0..5000_u32 {
         let set = region.set_with(&number.to_le_bytes(), b"value", ttl(10));
@@ -229,6 +243,7 @@ fn writers_sweep_as_they_go() {
 
 #[test]
 fn the_boot_clock_expires_keys_too() {
+    let _watchdog = Watchdog::new("the_boot_clock_expires_keys_too", 120);
     let region = Region::create(&Config::new(1 << 20), Options::new()).unwrap();
     region.set_with(b"key", b"value", ttl(30)).unwrap();
     region.set_with(b"later", b"value", ttl(600_000)).unwrap();

@@ -239,6 +239,10 @@ fn used(region: &Region) -> u64 {
 
 #[test]
 fn a_region_costs_what_is_in_it_and_not_what_it_was_declared_with() {
+    let _watchdog = Watchdog::new(
+        "a_region_costs_what_is_in_it_and_not_what_it_was_declared_with",
+        180,
+    );
     let region = Region::create(&Config::new(16 << 30), Options::new()).unwrap();
     let empty = used(&region);
     assert_eq!(region.declared_len(), 16 << 30);
@@ -258,6 +262,7 @@ fn a_region_costs_what_is_in_it_and_not_what_it_was_declared_with() {
 
 #[test]
 fn memory_comes_back_when_entries_go() {
+    let _watchdog = Watchdog::new("memory_comes_back_when_entries_go", 180);
     let region = Region::create(&Config::new(256 << 20), Options::new()).unwrap();
     let empty = used(&region);
     for number in 0..100_000 {
@@ -283,6 +288,7 @@ fn memory_comes_back_when_entries_go() {
 /// A named region gives no memory back to the system, so it has to use the same again.
 #[test]
 fn a_named_region_uses_the_memory_of_what_is_gone() {
+    let _watchdog = Watchdog::new("a_named_region_uses_the_memory_of_what_is_gone", 180);
     let name = Name::new("again");
     let config = Config::new(64 << 20);
     let region = Region::create_named(name.as_str(), &config, Options::new()).unwrap();

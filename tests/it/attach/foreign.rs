@@ -1,4 +1,5 @@
 use super::{read_only, small};
+use crate::harness::Watchdog;
 use crate::regions::{assert_clean, bytes_of, sealed, unsealed, Name};
 use ganger_region::layout::{header, LAYOUT_VERSION, MAGIC, WORD};
 use ganger_region::{AttachError, Options, Region};
@@ -52,6 +53,7 @@ fn assert_not_a_region(fd: OwnedFd) {
 
 #[test]
 fn files_of_other_kinds_are_no_regions() {
+    let _watchdog = Watchdog::new("files_of_other_kinds_are_no_regions", 180);
     let dir = std::env::temp_dir().join(format!("ganger-foreign-{}", std::process::id()));
     std::fs::create_dir(&dir).unwrap();
     let open = |name: &str, bytes: &[u8]| -> OwnedFd {
@@ -84,6 +86,7 @@ fn files_of_other_kinds_are_no_regions() {
 
 #[test]
 fn a_file_that_others_could_cut_is_refused() {
+    let _watchdog = Watchdog::new("a_file_that_others_could_cut_is_refused", 180);
     let image = image();
     let error = attach(unsealed(&image)).unwrap_err();
     assert!(matches!(error, AttachError::NotSealed), "{error:?}");
@@ -93,6 +96,7 @@ fn a_file_that_others_could_cut_is_refused() {
 
 #[test]
 fn a_named_file_that_is_no_region_is_refused() {
+    let _watchdog = Watchdog::new("a_named_file_that_is_no_region_is_refused", 180);
     let name = Name::new("foreign");
     let file = File::from(super::shm(&name, 0));
     use std::os::unix::fs::FileExt;
@@ -108,6 +112,7 @@ fn a_named_file_that_is_no_region_is_refused() {
 /// Its owner could cut the file, which can't be sealed.
 #[test]
 fn a_named_region_of_another_user_is_refused() {
+    let _watchdog = Watchdog::new("a_named_region_of_another_user_is_refused", 180);
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: giving a file to another user takes root");
         return;
@@ -132,6 +137,7 @@ fn a_named_region_of_another_user_is_refused() {
 
 #[test]
 fn a_cut_off_region_is_refused() {
+    let _watchdog = Watchdog::new("a_cut_off_region_is_refused", 180);
     let image = image();
     for len in [0, 1, 8, 64, 4088, 4095] {
         assert_not_a_region(sealed(&image[..len]));
@@ -145,6 +151,7 @@ fn a_cut_off_region_is_refused() {
 
 #[test]
 fn other_magic_versions_and_features_are_told_by_name() {
+    let _watchdog = Watchdog::new("other_magic_versions_and_features_are_told_by_name", 180);
     let image = image();
     for magic in [1, MAGIC + 1, MAGIC.swap_bytes(), u64::MAX] {
         assert_not_a_region(sealed(&with_word(&image, header::MAGIC, magic)));
@@ -171,6 +178,7 @@ fn other_magic_versions_and_features_are_told_by_name() {
 /// places follow from must be refused; the rest must do no harm.
 #[test]
 fn every_damaged_header_word_is_refused_or_harmless() {
+    let _watchdog = Watchdog::new("every_damaged_header_word_is_refused_or_harmless", 180);
     let image = image();
     for index in 0..header::LEN / WORD {
         let old = word_of(&image, index);

@@ -121,6 +121,7 @@ fn a_follower_of_busy_writers_loses_nothing_silently() {
 
 #[test]
 fn an_overrun_is_a_gap_and_the_feed_goes_on_behind_it() {
+    let _watchdog = Watchdog::new("feed overrun");
     let config = Config::new(1 << 20).shards(1);
     let (_heap, region) = Heap::create(&config, Options::new()).unwrap();
     let mut feed = region.feed().unwrap();
@@ -139,6 +140,7 @@ fn an_overrun_is_a_gap_and_the_feed_goes_on_behind_it() {
 
 #[test]
 fn evictions_and_expiries_are_told() {
+    let _watchdog = Watchdog::new("feed of evictions");
     let config = Config::new(1 << 20).shards(1).when_full(WhenFull::Evict);
     let now = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1000));
     let clock = std::sync::Arc::clone(&now);

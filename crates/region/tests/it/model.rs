@@ -2,6 +2,7 @@
 
 use crate::bodies::oracle::{Place, World};
 use crate::bodies::program::{How, If, Op, Val};
+use crate::watchdog::Watchdog;
 use ganger_region::WhenFull;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -94,8 +95,10 @@ fn random_programs(place: Place, shards: u64, when_full: WhenFull) {
         max_shrink_iters: 4000,
         ..ProptestConfig::default()
     };
+    let watchdog = Watchdog::new("random programs");
     let refused = Cell::new(0);
     proptest!(config, |(program in vec(op(), 1..60))| {
+        watchdog.next(format!("{shards} shards: {program:?}"));
         let mut world = World::new(place, 1 << 20, shards, when_full, 3);
         program.into_iter().for_each(|op| world.apply(op));
         world.verify();
@@ -160,9 +163,11 @@ fn every_short_program_agrees_with_a_map() {
         Op::Advance(10),
         Op::Crash,
     ];
+    let watchdog = Watchdog::new("short programs");
     for program in 0..ALPHABET.len().pow(DEPTH as u32) {
         let mut world = World::new(Place::Heap, 640 << 10, 1, WhenFull::Reject, 1);
         let mut rest = program;
+        watchdog.next(format!("short program {program}"));
         for _ in 0..DEPTH {
             world.apply(ALPHABET[rest % ALPHABET.len()]);
             world.check();
@@ -176,6 +181,7 @@ fn every_short_program_agrees_with_a_map() {
 /// the next expiry rose above them.
 #[test]
 fn a_sweep_meets_entries_of_buckets_that_merge_meanwhile() {
+    let _watchdog = Watchdog::new("a sweep while buckets merge");
     let mut world = World::new(Place::Heap, 1 << 20, 1, WhenFull::Reject, 1);
     world.apply(Op::Fill(0, 400, Val { len: 10, seed: 1 }, Some(5)));
     world.apply(Op::Advance(5));
@@ -185,6 +191,7 @@ fn a_sweep_meets_entries_of_buckets_that_merge_meanwhile() {
 /// As above: `clear` left entries behind.
 #[test]
 fn a_clear_meets_entries_of_buckets_that_merge_meanwhile() {
+    let _watchdog = Watchdog::new("a clear while buckets merge");
     let mut world = World::new(Place::Heap, 1 << 20, 1, WhenFull::Reject, 1);
     world.apply(Op::Fill(0, 400, Val { len: 10, seed: 1 }, None));
     world.apply(Op::Clear);
