@@ -1,13 +1,17 @@
 use crate::harness::{become_user, listen, open, report, wait_until, Child, Watchdog};
 use crate::regions::{assert_clean, handed_over, header_word, path, Name};
 use ganger_region::layout::header;
-use ganger_region::{Access, AttachError, Config, CreateError, Options, Region, WriteError};
+use ganger_region::{
+    Access, AttachError, Config, CreateError, Options, Region, SetOptions, WriteError,
+};
 use rustix::fs::{ftruncate, Mode};
 use std::io;
 use std::os::fd::OwnedFd;
 
 /// Headers and files that are none.
 mod foreign;
+/// Regions that are not finished.
+mod unfinished;
 
 fn small() -> Config {
     Config::new(1 << 20)
@@ -121,6 +125,7 @@ fn shm(name: &Name, len: u64) -> OwnedFd {
 
 #[test]
 fn a_name_that_is_none_is_refused_everywhere() {
+    let _watchdog = Watchdog::new("a_name_that_is_none_is_refused_everywhere", 120);
     for name in ["", "a/b", "/a", ".", "..", "a\0b", &"n".repeat(251)] {
         let created = Region::create_named(name, &small(), Options::new()).unwrap_err();
         assert!(matches!(created, CreateError::Name(_)), "{created:?}");
@@ -138,6 +143,7 @@ fn a_name_that_is_none_is_refused_everywhere() {
 
 #[test]
 fn a_name_of_250_bytes_is_one() {
+    let _watchdog = Watchdog::new("a_name_of_250_bytes_is_one", 120);
     let name = format!("{:n<250}", Name::new("long").as_str());
     let region = Region::create_named(&name, &small(), Options::new()).unwrap();
     drop(region);
@@ -146,6 +152,7 @@ fn a_name_of_250_bytes_is_one() {
 
 #[test]
 fn a_name_without_a_region_and_one_with_are_told_apart() {
+    let _watchdog = Watchdog::new("a_name_without_a_region_and_one_with_are_told_apart", 120);
     let name = Name::new("told-apart");
     let missing = [
         Region::open_named(name.as_str(), Options::new()).map(drop),
@@ -220,51 +227,6 @@ fn of_eight_processes_that_race_one_makes_the_region_and_all_get_it() {
         assert_eq!(region.stats().sessions_attached, 9);
         assert_clean(&region);
     }
-}
-
-/// A maker killed before it gave the file a length, or before the region was whole.
-#[test]
-fn a_region_that_was_never_finished_says_so_and_can_be_removed() {
-    for len in [0, 1 << 20] {
-        let name = Name::new("unfinished");
-        let _made = shm(&name, len);
-        std::thread::scope(|scope| {
-            for options in [Options::new(), read_only()] {
-                scope.spawn(|| {
-                    let error = Region::open_named(name.as_str(), options).unwrap_err();
-                    assert!(matches!(error, AttachError::Unfinished), "{error:?}");
-                    assert!(error.to_string().contains("remove it"), "{error}");
-                });
-            }
-            scope.spawn(|| {
-                let error = Region::open_or_create_named(name.as_str(), &small(), Options::new());
-                assert!(matches!(error, Err(AttachError::Unfinished)), "{error:?}");
-            });
-        });
-        let error = Region::create_named(name.as_str(), &small(), Options::new()).unwrap_err();
-        assert!(matches!(error, CreateError::Exists(_)), "{error:?}");
-        Region::remove_named(name.as_str()).unwrap();
-        Region::create_named(name.as_str(), &small(), Options::new()).unwrap();
-    }
-}
-
-#[test]
-fn a_region_that_is_just_being_made_is_waited_for() {
-    let made = Region::create(&small(), Options::new()).unwrap();
-    made.set(b"key", b"value").unwrap();
-    let bytes = crate::regions::bytes_of(&made);
-    let name = Name::new("being-made");
-    let file = std::fs::File::from(shm(&name, 0));
-    std::thread::scope(|scope| {
-        let opened = scope.spawn(|| Region::open_named(name.as_str(), Options::new()));
-        ftruncate(&file, bytes.len() as u64).unwrap();
-        use std::os::unix::fs::FileExt;
-        file.write_all_at(&bytes[8..], 8).unwrap();
-        file.write_all_at(&bytes[..8], 0).unwrap();
-        let region = opened.join().unwrap().unwrap();
-        assert_eq!(region.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
-        assert_clean(&region);
-    });
 }
 
 #[test]
@@ -345,12 +307,18 @@ fn assert_refuses_writes(reader: &Region) {
     let refused = [
         reader.set(b"key", b"value").map(drop),
         reader.set(b"count", b"value").map(drop),
+        reader
+            .set_with(b"key", b"value", SetOptions::new().if_absent())
+            .map(drop),
         reader.delete(b"count").map(drop),
+        reader.delete_if(b"count", 2).map(drop),
         reader.incr(b"count", 1).map(drop),
         reader.append(b"key", b"value").map(drop),
         reader.expire(b"count", 1).map(drop),
+        reader.touch(b"count", 1).map(drop),
         reader.persist(b"count").map(drop),
         reader.update(b"key", |_| Some(Vec::new())).map(drop),
+        reader.get_or_insert_with(b"key", Vec::new).map(drop),
         reader.clear().map(drop),
         reader.sweep().map(drop),
         reader.reap().map(drop),
@@ -364,6 +332,7 @@ fn assert_refuses_writes(reader: &Region) {
 
 #[test]
 fn a_descriptor_that_only_reads_gives_no_writer() {
+    let _watchdog = Watchdog::new("a_descriptor_that_only_reads_gives_no_writer", 120);
     let region = Region::create(&small(), Options::new()).unwrap();
     let file = std::fs::File::open(path(&region)).unwrap();
     let error = Region::from_fd(file.into(), Options::new()).unwrap_err();
@@ -397,6 +366,7 @@ fn only_the_user_may_open_a_region() {
 
 #[test]
 fn nobody_can_cut_or_lengthen_an_anonymous_region() {
+    let _watchdog = Watchdog::new("nobody_can_cut_or_lengthen_an_anonymous_region", 120);
     let region = Region::create(&small(), Options::new()).unwrap();
     region.set(b"key", b"value").unwrap();
     let reopened = open(&path(&region));
@@ -413,6 +383,7 @@ fn nobody_can_cut_or_lengthen_an_anonymous_region() {
 
 #[test]
 fn a_region_is_not_part_of_core_dumps() {
+    let _watchdog = Watchdog::new("a_region_is_not_part_of_core_dumps", 120);
     let name = Name::new("core");
     let named = Region::create_named(name.as_str(), &small(), Options::new()).unwrap();
     let named_reader = Region::open_named(name.as_str(), read_only()).unwrap();
