@@ -1,9 +1,11 @@
+use crate::harness::fork::Forked;
 use crate::harness::{listen, report, wait_until, Child, Watchdog, PATIENCE};
 use crate::regions::{another, assert_clean, handed_over, path};
 use ganger_region::{
-    Access, AttachError, Config, CreateError, Options, Region, SessionError, SetOptions,
+    Access, AttachError, Config, CreateError, Options, Region, SessionError, SetOptions, WriteError,
 };
 use rustix::process::Signal;
+use rustix::thread::{unshare_unsafe, UnshareFlags};
 use std::time::{Duration, Instant};
 
 fn region(sessions: u64) -> Region {
@@ -24,6 +26,8 @@ pub(crate) fn play(role: &str, arguments: &[&str]) -> bool {
         ("sessions-own", [path, key]) => own(path, key),
         ("sessions-orphan", [path]) => orphan(path),
         ("sessions-bereaved", [path]) => bereaved(path),
+        ("sessions-crowded", [path]) => crowded(path),
+        ("sessions-elsewhere", [path, key]) => elsewhere(path, key),
         _ => return false,
     }
     true
@@ -103,6 +107,52 @@ fn bereaved(path: &str) {
     }
     report("went on");
     listen();
+}
+
+/// Forks while all sessions are taken: the child reads on, and writes as soon as one is free.
+fn crowded(path: &str) {
+    let region = handed_over(path, Options::new());
+    let mut child = Forked::new(|| {
+        let refused = || {
+            [
+                region.set(b"key", b"child's").map(drop),
+                region.set(b"new", b"child's").map(drop),
+                region.incr(b"count", 1).map(drop),
+                region.delete(b"key").map(drop),
+            ]
+        };
+        for error in refused().map(Result::unwrap_err) {
+            let WriteError::Session(SessionError::Exhausted { limit: 3 }) = error else {
+                panic!("{error:?}")
+            };
+            assert!(error.to_string().contains("all 3 sessions"), "{error}");
+        }
+        assert_eq!(region.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
+        report("refused");
+        assert_eq!(listen().as_deref(), Some("there is one"));
+        region.set(b"new", b"child's").unwrap();
+        true
+    });
+    let mut ended = None;
+    wait_until("the child to write", || {
+        ended = child.try_wait();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().exit_status(), Some(0));
+    assert_eq!(region.incr(b"count", 1).unwrap(), 1);
+    report("went on");
+}
+
+/// Has a child in a pid namespace of its own that writes an ephemeral key and keeps it.
+fn elsewhere(path: &str, key: &str) {
+    // SAFETY: only NEWPID is unshared, which changes the namespace of children and no descriptor.
+    unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.unwrap();
+    let mut child = Forked::new(|| {
+        assert_eq!(std::process::id(), 1);
+        own(path, key);
+        true
+    });
+    child.wait_killed();
 }
 
 /// Forks this process, whose other threads, if any, only wait.
@@ -185,6 +235,7 @@ fn a_region_with_all_sessions_taken_says_so_and_can_be_read() {
 
 #[test]
 fn a_region_without_sessions_is_not_made() {
+    let _watchdog = Watchdog::new("a_region_without_sessions_is_not_made", 120);
     for sessions in [0, 16 * 1024 + 1] {
         let config = Config::new(64 << 20).sessions(sessions);
         let error = Region::create(&config, Options::new()).unwrap_err();
@@ -195,6 +246,7 @@ fn a_region_without_sessions_is_not_made() {
 
 #[test]
 fn ephemeral_keys_go_when_their_owner_detaches() {
+    let _watchdog = Watchdog::new("ephemeral_keys_go_when_their_owner_detaches", 120);
     let region = region(8);
     let owner = another(&region);
     let set = |handle: &Region, key: &[u8]| handle.set_with(key, b"value", ephemeral()).unwrap();
@@ -323,5 +375,59 @@ fn a_parent_goes_on_whatever_becomes_of_its_forked_children() {
     assert!(parent.wait().success());
     assert!(!region.exists(b"parent's").unwrap());
     assert_eq!(attached(&region), 1);
+    assert_clean(&region);
+}
+
+#[test]
+fn a_child_forked_while_all_sessions_are_taken_reads_and_is_told_when_it_writes() {
+    let _watchdog = Watchdog::new("a_child_forked_while_all_sessions_are_taken", 120);
+    let region = region(3);
+    region.set(b"key", b"value").unwrap();
+    let second = another(&region);
+    let mut parent = Child::spawn("sessions-crowded", &[path(&region)]);
+    assert_eq!(parent.hear(), "refused");
+    assert_eq!(attached(&region), 3);
+    assert_eq!(region.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
+    assert!(!region.exists(b"new").unwrap());
+    drop(second);
+    parent.tell("there is one");
+    assert_eq!(parent.hear(), "went on");
+    assert_eq!(
+        region.get(b"new").unwrap().as_deref(),
+        Some(&b"child's"[..])
+    );
+    assert!(parent.wait().success());
+    region.reap().unwrap();
+    assert_eq!(attached(&region), 1);
+    assert_clean(&region);
+}
+
+/// The process ids of another namespace mean nothing here; the locks do.
+#[test]
+fn a_process_of_another_pid_namespace_is_known_to_live_and_to_be_dead() {
+    let _watchdog = Watchdog::new("a_process_of_another_pid_namespace", 120);
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: making a pid namespace takes root");
+        return;
+    }
+    let region = region(4);
+    let mut owner = Child::spawn("sessions-elsewhere", &[path(&region), "theirs".to_owned()]);
+    assert_eq!(owner.hear(), "owns");
+    assert_eq!(attached(&region), 2);
+    let take = || region.set_with(b"theirs", b"ours", ephemeral()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(region.reap().unwrap().sessions, 0);
+        assert!(take().is_none());
+    }
+    // Its child dies with it.
+    owner.kill();
+    let mut reaped = (0, 0);
+    wait_until("the death to be noticed", || {
+        let now = region.reap().unwrap();
+        reaped = (reaped.0 + now.sessions, reaped.1 + now.ephemeral);
+        now.sessions > 0
+    });
+    assert_eq!(reaped, (1, 1));
+    assert!(take().is_some());
     assert_clean(&region);
 }

@@ -523,6 +523,15 @@ mod tests {
         assert_eq!(region.stats().buckets, 16);
         let keys = fill(&region, 30_000..50_000, b"");
         assert!(keys.len() > 5000, "{}", keys.len());
+        let next = 30_000 + u32::try_from(keys.len()).unwrap();
+        let refused = region.set(&next.to_le_bytes(), b"");
+        assert!(matches!(refused, Err(WriteError::Full)), "{refused:?}");
+        // As long as a chain may be, and no bucket longer.
+        let lengths = (0..16).map(|number| {
+            let first = Bucket::of_shard(&region.inner, 0, number).unwrap();
+            first.chain(&region.inner).map(Result::unwrap).count()
+        });
+        assert_eq!(lengths.max(), Some(CHAIN_MAX - 1));
         assert_eq!(region.check().unwrap().problems, Vec::<String>::new());
         // As soon as there is a page again, the chains are split.
         assert!(region.delete(&20_000_u32.to_le_bytes()).unwrap());

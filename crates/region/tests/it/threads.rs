@@ -2,11 +2,13 @@
 
 use crate::watchdog::Watchdog;
 use ganger_region::test_support::Heap;
-use ganger_region::{Config, Cursor, Options, Region, SetOptions};
+use ganger_region::{Config, Cursor, Options, Region, SetOptions, WriteError};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 /// Work of each thread.
 const ROUNDS: u64 = if cfg!(debug_assertions) {
@@ -288,4 +290,63 @@ fn no_write_is_refused_while_another_shard_gets_memory() {
         assert_eq!(region.len(), 8);
         is_clean(&region);
     }
+}
+
+/// Under the lock, the writer's clock has another handle scan; a third one finds the lock taken.
+#[test]
+fn a_scan_goes_on_while_a_writer_holds_the_lock() {
+    let _watchdog = Watchdog::new("a scan under a lock");
+    let config = Config::new(2 << 20).shards(1).sessions(4);
+    let (heap, region) = Heap::create(&config, Options::new().clock(|| 1000)).unwrap();
+    for number in 0..100_u32 {
+        region.set(&number.to_le_bytes(), b"value").unwrap();
+    }
+    let expiring = SetOptions::new().ttl_ms(60_000);
+    region.set_with(b"expiring", b"value", expiring).unwrap();
+    let short = Duration::from_millis(2);
+    let hasty = heap.attach(Options::new().lock_timeout(short)).unwrap();
+    let scans = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&scans);
+    let clock = move || {
+        let page = region.scan(b"", Cursor::START, usize::MAX).unwrap();
+        assert_eq!((page.entries.len(), page.next), (101, None));
+        let written = hasty.persist(&[0; 4]);
+        assert!(
+            matches!(written, Err(WriteError::Stalled { .. })),
+            "{written:?}"
+        );
+        counted.fetch_add(1, Ordering::Relaxed);
+        1000
+    };
+    let writer = heap.attach(Options::new().clock(clock)).unwrap();
+    assert_eq!(writer.append(b"expiring", b" and more").unwrap(), 14);
+    assert!(scans.load(Ordering::Relaxed) > 0);
+    is_clean(&writer);
+}
+
+#[test]
+fn all_who_insert_a_key_get_the_value_of_one_of_them() {
+    let _watchdog = Watchdog::new("get_or_insert_with");
+    let (heap, region) = heap();
+    let got: Vec<Vec<Vec<u8>>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..4_u8)
+            .map(|number| {
+                let handle = heap.attach(Options::new()).unwrap();
+                let insert = move |key: u64| {
+                    handle.get_or_insert_with(&key.to_le_bytes(), || vec![number; 20])
+                };
+                scope.spawn(move || (0..1000).map(|key| insert(key).unwrap()).collect())
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    for key in 0..1000_usize {
+        let value = region.get(&(key as u64).to_le_bytes()).unwrap().unwrap();
+        assert!(value.len() == 20 && value[0] < 4);
+        assert!(got.iter().all(|got| got[key] == value), "key {key}");
+    }
+    is_clean(&region);
 }
