@@ -1,5 +1,6 @@
 //! The mechanical rules of CONTRIBUTING.md, held against the sources.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -93,24 +94,99 @@ fn nothing_is_left_for_later() {
 #[test]
 fn every_test_the_specification_names_is_there() {
     let specification = fs::read_to_string(root().join("SPECIFICATION.md")).unwrap();
-    let all: String = sources().map(|(_, text)| text).collect();
-    let named: Vec<&str> = specification
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter_map(|code| code.split_once("::").map(|_| code))
-        .filter_map(|path| path.rsplit("::").next())
+    let all: BTreeSet<String> = sources()
+        .flat_map(|(path, text)| {
+            let tests = tests_of(&text).into_iter();
+            let name = |test| format!("{}::{test}", module_of(&path));
+            tests.map(name).collect::<Vec<_>>()
+        })
         .collect();
+    let code = specification.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = code.filter(|code| code.contains("::")).collect();
     assert!(
         named.len() > 10,
         "the specification names its tests as `module::test`"
     );
     for test in named {
-        assert!(
-            all.contains(&format!("fn {test}(")),
-            "there is no test {test}"
-        );
+        // Unit tests stand in a module of their own, as files have it.
+        let place = test.replace("::tests::", "::");
+        let parts: Vec<&str> = place.rsplit("::").take(2).collect();
+        let place = format!("{}::{}", parts[1], parts[0]);
+        assert!(all.contains(&place), "there is no test {test}");
     }
+}
+
+#[test]
+fn only_what_the_test_runner_runs_is_taken_for_a_test() {
+    let text = [
+        "#[test]",
+        "fn plain() {",
+        "#[tokio::test(flavor = \"multi_thread\")]",
+        "async fn later() {",
+        "#[test]",
+        "#[ignore]",
+        "fn left_out() {",
+        "fn helper() {",
+        "macro_rules! one_for_each {",
+        "    ($($test:ident: $of:ident),*) => {$(",
+        "        #[test]",
+        "        fn $test() { prove(stringify!($of)); }",
+        "    )*};",
+        "}",
+        "fn prove(of: &str) {",
+        "one_for_each!(",
+        "    made: of_this,",
+        "    made_too,",
+        ");",
+    ];
+    let text = text.join("\n");
+    assert_eq!(tests_of(&text), ["plain", "later", "made", "made_too"]);
+}
+
+/// The names of the tests in a source file: functions with the attribute, and what its macros make.
+fn tests_of(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let mut tests = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        if *line != "#[test]" && !line.starts_with("#[tokio::test") {
+            continue;
+        }
+        let signature = |line: &&&str| line.starts_with("fn ") || line.starts_with("async fn ");
+        let attributes = lines[number..].iter().take_while(|line| !signature(line));
+        let is_run = attributes.clone().all(|line| !line.starts_with("#[ignore"));
+        let function = lines[number + attributes.count()..].first();
+        let name = function
+            .and_then(|line| line.split_once("fn ")?.1.split_once('('))
+            .map(|(name, _)| name);
+        tests.extend(name.filter(|name| is_run && is_name(name)));
+    }
+    for definition in text.split("macro_rules! ").skip(1) {
+        let Some((name, rest)) = definition.split_once(' ') else {
+            continue;
+        };
+        let body = rest.split("\n}").next().unwrap_or_default();
+        if !body.contains("#[test]") {
+            continue;
+        }
+        for call in text.split(&format!("\n{name}!(")).skip(1) {
+            let items = call.split("\n);").next().unwrap_or_default().lines();
+            let names = items.filter_map(|item| item.trim().split([':', ',']).next());
+            tests.extend(names.filter(|name| is_name(name)));
+        }
+    }
+    tests
+}
+
+fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !text.is_empty() && text.bytes().all(is_part)
+}
+
+/// The last part of the name of a file's module, `mod tests` left out.
+fn module_of(path: &str) -> &str {
+    let mut parts = path.trim_end_matches(".rs").rsplit('/');
+    let is_named = |part: &&str| !["mod", "tests"].contains(part);
+    parts.find(is_named).unwrap_or_default()
 }
 
 /// Path (from the root) and text of every Rust file of ours.
