@@ -17,6 +17,8 @@ const UPDATE_ATTEMPTS: u32 = 100_000;
 /// Handles with a session of one process.
 const HANDLES_MAX: usize = 1024;
 
+type Read<'a> = &'a mut dyn FnMut() -> Result<(), ReadError>;
+
 /// A handle whose reads are overtaken by another handle's write of the same key each time they look
 /// at it, because its clock writes; and how often that was.
 fn overtaken(region: &Region) -> (Region, Arc<AtomicU64>) {
@@ -45,7 +47,7 @@ fn a_read_that_is_overtaken_a_million_times_says_so() {
     region.set_with(b"key", &[0; 8], expiring).unwrap();
     let (reader, writes) = overtaken(&region);
     let mut value = b"of before".to_vec();
-    let mut reads: [(&str, &mut dyn FnMut() -> Result<(), ReadError>); 2] = [
+    let mut reads: [(&str, Read<'_>); 2] = [
         ("get_into", &mut || {
             reader.get_into(b"key", &mut value).map(drop)
         }),
