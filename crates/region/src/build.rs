@@ -6,7 +6,7 @@ use crate::layout::{class_of, entry, PAGE_LEN, PAGE_WORDS, WORD};
 use crate::pool::Kind;
 use crate::session::OwnerId;
 use crate::shard::Locked;
-use crate::sync::{fence, Ordering};
+use crate::sync::{build_fence, fence, Ordering};
 
 /// A value to be stored.
 #[derive(Clone, Copy)]
@@ -48,8 +48,7 @@ impl<'r> Locked<'r> {
         let words = self.region.memory.trusted_words(offset, block_len / WORD);
         // Pairs with the fence in `View::is_unchanged`: a reader that meets any store below sees
         // the version that was raised before this block was freed.
-        #[cfg(not(loom_mutant = "build_fence"))]
-        fence(Ordering::Release);
+        build_fence();
         words.at(entry::HASH).store(new.hash, Ordering::Relaxed);
         words.at(entry::META).store(meta.0, Ordering::Relaxed);
         words

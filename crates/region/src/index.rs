@@ -21,7 +21,7 @@ use crate::limits::CHAIN_MAX;
 use crate::memory::Words;
 use crate::region::Inner;
 use crate::shard::Root;
-use crate::sync::{fence, AtomicU64, Ordering};
+use crate::sync::{fence, version_ordering, AtomicU64, Ordering};
 
 /// Word of the slot that may hold a link.
 const LAST: u64 = BUCKET_SLOTS as u64;
@@ -125,14 +125,8 @@ impl<'r> Bucket<'r> {
     /// slots stored before it.
     #[inline(always)]
     pub(crate) fn raise_version(&self) {
-        let ordering = if cfg!(loom_mutant = "raise_version") {
-            Ordering::Relaxed
-        } else {
-            Ordering::Release
-        };
-        self.words
-            .at(0)
-            .store(self.version().wrapping_add(1), ordering);
+        let version = self.version().wrapping_add(1);
+        self.words.at(0).store(version, version_ordering());
     }
 
     #[inline(always)]

@@ -148,6 +148,21 @@ thread_local! {
     static HOLDER: Cell<Option<ThreadId>> = const { Cell::new(None) };
     /// Whether there are threads besides the first one.
     static SEALED: Cell<bool> = const { Cell::new(false) };
+    /// What this execution goes without.
+    static WITHOUT: Cell<Option<Weakness>> = const { Cell::new(None) };
+}
+
+/// An ordering that an execution can go without, to see that the model would miss it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weakness {
+    /// The fence before a block is filled.
+    BuildFence,
+    /// The release with which the version of a bucket is raised.
+    VersionRelease,
+}
+
+pub(crate) fn is_without(weakness: Weakness) -> bool {
+    WITHOUT.get() == Some(weakness)
 }
 
 fn is_holder() -> bool {
@@ -249,6 +264,11 @@ pub struct World {
 }
 
 impl World {
+    /// Takes an ordering out of what this execution does from here on.
+    pub fn go_without(&self, weakness: Weakness) {
+        WITHOUT.set(Some(weakness));
+    }
+
     /// Another process.
     pub fn attach(&self) -> Region {
         self.attach_with(Options::new())
@@ -307,6 +327,7 @@ pub fn explore(
                 DOOM.set(None);
                 HOLDER.set(None);
                 SEALED.set(false);
+                WITHOUT.set(None);
                 execution(&World {
                     backing: Arc::new(ModelBacking::new(&image)),
                     handles: Mutex::default(),

@@ -11,7 +11,7 @@ use crate::layout::{class_of, entry, shard, slot, WORD};
 use crate::pool::PageState;
 use crate::region::Inner;
 use crate::shard::Locked;
-use crate::sync::{fence, Ordering};
+use crate::sync::{build_fence, Ordering};
 
 /// What is to be set.
 pub(crate) struct Plain<'r, 's, K> {
@@ -117,8 +117,7 @@ impl Locked<'_> {
         let (key_words, value_words) = rest.split(key_words)?;
         // As in `build_entry`: a reader that meets any store below sees the version that was raised
         // before this block became the spare one.
-        #[cfg(not(loom_mutant = "build_fence"))]
-        fence(Ordering::Release);
+        build_fence();
         let revision = self.next_revision();
         head.at(entry::REVISION).store(revision, Ordering::Relaxed);
         head.at(entry::HASH).store(hash, Ordering::Relaxed);
