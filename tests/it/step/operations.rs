@@ -99,6 +99,8 @@ pub(crate) fn value(name: &str, len: usize) -> Vec<u8> {
 /// Most entries of a shard with the 16 buckets that it begins with.
 const UNSPLIT_MAX: usize = 48;
 const SMALL: u64 = 1 << 20;
+/// For regions that are to be full: each image takes as long as there are bytes to read.
+const TINY: u64 = 640 << 10;
 const HOUR_MS: u64 = 3_600_000;
 /// One byte more than fits a block: in pages of its own.
 const LARGE: usize = 32_800;
@@ -282,35 +284,20 @@ static OPERATIONS: &[Operation] = &[
         },
         |region, task| set_new(region, task, 40),
     ),
-    on(
-        "sweep",
-        |region| {
-            let plan = inserting(region, 12, 40);
-            let mut keys = plan.keys;
-            for number in 0..3 {
-                keys.push(key_of_shard(region, 0, "short-lived", number));
-                expired(region, keys.last().unwrap());
-            }
-            Plan {
-                subject: plan.subject,
-                keys,
-                changes: Vec::new(),
-            }
-        },
-        |region, _| assert_eq!(region.sweep().unwrap(), 3),
-    ),
-    on(
-        "clear",
-        |region| {
-            let keys = fill(region, 12);
-            Plan {
-                subject: keys[0].clone(),
-                changes: keys.iter().map(|key| (key.clone(), None)).collect(),
-                keys,
-            }
-        },
-        |region, _| assert_eq!(region.clear().unwrap(), 12),
-    ),
+    on("sweep", sweeping, |region, _| {
+        assert_eq!(region.sweep().unwrap(), 3);
+    }),
+    // The others' writes sweep as well.
+    on("sweep_among_others", sweeping, |region, _| {
+        assert!(region.sweep().unwrap() <= 3);
+    }),
+    on("clear", clearing, |region, _| {
+        assert_eq!(region.clear().unwrap(), 12);
+    }),
+    // Their keys go too, if they are there before their bucket's turn.
+    on("clear_among_others", clearing, |region, _| {
+        assert!((12..=14).contains(&region.clear().unwrap()));
+    }),
     on(
         "set_ephemeral",
         |region| {
@@ -367,12 +354,14 @@ static OPERATIONS: &[Operation] = &[
         incr,
     ),
     Operation {
+        len: TINY,
         evicts: true,
         ..on("insert_that_evicts", crowded, |region, task| {
             set_new(region, task, 9000)
         })
     },
     Operation {
+        len: TINY,
         evicts: true,
         ..on("insert_that_evicts_a_page", crowded, |region, task| {
             set_new(region, task, 40)
@@ -478,6 +467,29 @@ fn counting(region: &Region, from: Option<i64>) -> Plan {
         plan.keys,
         Some(Seen::plain(&sum.to_le_bytes())),
     )
+}
+
+fn sweeping(region: &Region) -> Plan {
+    let plan = inserting(region, 12, 40);
+    let mut keys = plan.keys;
+    for number in 0..3 {
+        keys.push(key_of_shard(region, 0, "short-lived", number));
+        expired(region, keys.last().unwrap());
+    }
+    Plan {
+        subject: plan.subject,
+        keys,
+        changes: Vec::new(),
+    }
+}
+
+fn clearing(region: &Region) -> Plan {
+    let keys = fill(region, 12);
+    Plan {
+        subject: keys[0].clone(),
+        changes: keys.iter().map(|key| (key.clone(), None)).collect(),
+        keys,
+    }
 }
 
 fn unchanged(keys: Vec<Vec<u8>>) -> Plan {
