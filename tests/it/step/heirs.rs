@@ -5,13 +5,15 @@
 use super::image::{Change, Image, Scratch};
 use super::operations::{value, Operation, Plan};
 use super::verify::{attach, key_of_shard, Checker, Seen};
-use super::{Stage, Walked, STUCK};
+use super::{changes_of_trial, Stage, Walked, STUCK};
 use crate::harness::Watchdog;
 use crate::tracer::{OneProcessor, Stop};
 use ganger_region::Access;
 
 /// Images of an operation that are handed to an heir each.
-const ESTATES: usize = if cfg!(debug_assertions) { 1 } else { 2 };
+const ESTATES: usize = if cfg!(debug_assertions) { 1 } else { 3 };
+/// Images of an operation that are kept, of all those in which its shard is locked: some have hundreds.
+const KEPT_MAX: usize = 32;
 
 macro_rules! repairs_after {
     ($($test:ident: $operation:ident),* $(,)?) => {
@@ -25,16 +27,32 @@ macro_rules! repairs_after {
 }
 
 repairs_after!(
-    repair_of_a_replace: replace_in_the_same_class,
-    repair_of_a_split: insert_that_splits_an_overflowing_bucket,
-    repair_of_a_merge: delete_that_merges_buckets,
     repair_of_a_commit: insert_that_commits_memory,
     repair_of_a_page_claim: insert_that_claims_a_page,
+    repair_of_a_small_split: insert_that_splits_a_bucket,
+    repair_of_a_split: insert_that_splits_an_overflowing_bucket,
+    repair_of_an_overflow: insert_that_overflows_a_bucket,
+    repair_of_a_replace: replace_in_the_same_class,
+    repair_of_a_replace_in_another_class: replace_in_another_class,
+    repair_of_a_large_insert: replace_small_by_large,
     repair_of_a_large_replace: replace_large_by_small,
+    repair_of_a_delete: delete,
+    repair_of_a_page_return: delete_that_gives_a_page_back,
+    repair_of_a_large_delete: delete_a_large_value,
+    repair_of_a_compaction: delete_that_shortens_a_chain,
+    repair_of_a_merge: delete_that_merges_buckets,
+    repair_of_a_memory_return: delete_that_gives_memory_back,
     repair_of_a_counter: incr_in_place,
-    repair_in_a_cache: replace_in_a_cache,
-    repair_with_feed: set_with_feed,
+    repair_of_an_append: append,
+    repair_of_a_set_over_an_expired_key: set_over_an_expired_key,
+    repair_of_a_sweep: sweep,
+    repair_of_a_clear: clear,
     repair_of_an_ephemeral: set_ephemeral,
+    repair_of_a_reap: reap,
+    repair_with_feed: set_with_feed,
+    repair_of_an_eviction: insert_that_evicts,
+    repair_of_a_page_eviction: insert_that_evicts_a_page,
+    repair_in_a_cache: replace_in_a_cache,
 );
 
 fn prove_repairs_after(name: &'static str) {
@@ -89,17 +107,33 @@ fn repair_after_a_real_kill() {
     inherit(&stage, &image, file).tell("repair after a real kill");
 }
 
-/// The images of an operation in which the shard is locked.
+/// Images of an operation in which the shard is locked, from the first to the last.
 fn held_images(stage: &Stage) -> Vec<Image> {
     let mut child = stage.child();
     let mut held = Vec::new();
+    let mut last = None;
+    let (mut number, mut every) = (0_usize, 1);
     stage.walk(&mut child, |image, change| {
         // Fillings of values, word by word, are not worth their room.
-        if image.lock(0) != 0 && (change == Change::Tables || held.len() < 64) {
+        if image.lock(0) == 0 || (change == Change::Pages && number >= 64) {
+            return;
+        }
+        last = Some(image.clone());
+        number += 1;
+        if number.is_multiple_of(every) {
             held.push(image.clone());
+        }
+        if held.len() > KEPT_MAX {
+            every *= 2;
+            let mut kept = 0;
+            held.retain(|_| {
+                kept += 1;
+                kept % 2 == 0
+            });
         }
     });
     child.release().hear();
+    held.extend(last);
     assert!(held.len() >= 4, "the operation held its lock for nothing");
     held
 }
@@ -109,14 +143,19 @@ fn inherit(stage: &Stage, image: &Image, file: Scratch) -> Walked {
     let reader = attach(&file, Access::ReadOnly).unwrap();
     let heir = key_of_shard(&reader, 0, "heir", 0);
     assert_eq!(reader.stats().repairs, 0);
+    let operation = Operation::named("inherit");
+    let mut plan = Plan {
+        keys: [stage.plan.keys.clone(), vec![heir.clone()]].concat(),
+        changes: vec![(heir.clone(), Some(Seen::plain(&value("new", 40))))],
+        subject: heir,
+    };
+    if image.evicts() {
+        plan.changes = changes_of_trial(operation, image, &plan);
+    }
     let stage = Stage {
-        operation: Operation::named("inherit"),
-        plan: Plan {
-            keys: [stage.plan.keys.clone(), vec![heir.clone()]].concat(),
-            changes: vec![(heir.clone(), Some(Seen::plain(&value("new", 40))))],
-            subject: heir,
-        },
+        operation,
         file,
+        plan,
     };
     let mut child = stage.child();
     let before = stage.contents();
