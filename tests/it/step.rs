@@ -4,6 +4,7 @@
 //! child need not die for it.
 //!
 //! - `image`: the bytes, taken from outside.
+//! - `contents`: what readers get, and what they may get during a write.
 //! - `verify`: what has to hold in each image.
 //! - `operations`: what is stepped.
 //! - `heirs`: stepping those who take over from the dead.
@@ -16,6 +17,7 @@
 
 mod alive;
 mod births;
+mod contents;
 mod heirs;
 mod image;
 mod liars;
@@ -24,10 +26,11 @@ mod verify;
 
 use crate::harness::{self, Watchdog};
 use crate::tracer::{be_traced, mark, OneProcessor, Stop, Tracee};
+use contents::{observe, Expected, Written};
 use ganger_region::{Access, Options, Region, SetOptions};
 use image::{Change, Image, Scratch};
 use operations::{ephemeral_keys, Operation, Perform, Plan, Task};
-use verify::{attach, observe, Checker, Contents};
+use verify::{attach, Checker};
 
 /// Every how many images all of [`Checker::verify`] is run. Unoptimised code takes too long for
 /// more; what readers see is verified in every image in any case.
@@ -123,17 +126,12 @@ impl Stage {
         }
     }
 
-    /// What readers get now.
-    fn contents(&self) -> Contents {
+    /// What readers get now, and what the operation is to make of it.
+    fn expected(&self) -> Expected {
         let reader = attach(&self.file, Access::ReadOnly).unwrap();
-        observe(&reader, self.plan.keys.iter()).unwrap()
-    }
-
-    /// What readers get after the operation, if `before` is what they get now.
-    fn after(&self, before: &Contents) -> Contents {
-        let mut after = before.clone();
-        after.extend(self.plan.changes.iter().cloned());
-        after
+        let before = observe(&reader, self.plan.keys.iter()).unwrap();
+        let start = Image::take(&self.file.mapping);
+        Expected::new(&reader, &start, before, &self.plan.changes)
     }
 
     /// A child that stands right before the operation.
@@ -169,10 +167,8 @@ impl Stage {
     /// Steps the operation in a child and verifies every image.
     fn prove(&self) -> Walked {
         let mut child = self.child();
-        let before = self.contents();
-        let after = self.after(&before);
         let start = Image::take(&self.file.mapping);
-        let mut checker = Checker::new(&start, before, after);
+        let mut checker = Checker::new(&start, self.expected());
         let walked = self.prove_with(&mut child, &mut checker);
         let root = Image::take(&self.file.mapping).root(0);
         let name = self.operation.name;
@@ -245,7 +241,7 @@ fn changes_of_trial(
     operation: &Operation,
     image: &Image,
     plan: &Plan,
-) -> Vec<(Vec<u8>, Option<verify::Seen>)> {
+) -> Vec<(Vec<u8>, Option<Written>)> {
     let trial = Scratch::new(image.bytes());
     let region = attach(&trial, Access::ReadWrite).unwrap();
     let before = observe(&region, plan.keys.iter()).unwrap();
@@ -260,7 +256,9 @@ fn changes_of_trial(
     let after = observe(&region, plan.keys.iter()).unwrap();
     assert!(after[&plan.subject].is_some());
     let changed = after.into_iter().filter(|(key, seen)| &before[key] != seen);
-    changed.collect()
+    changed
+        .map(|(key, seen)| (key, seen.as_ref().map(Written::of_trial)))
+        .collect()
 }
 
 pub(crate) use alive::play_rounds;

@@ -3,9 +3,10 @@
 //! over, and when it goes on it finishes what it began. This is what breaks every takeover that
 //! trusts a timeout.
 
+use super::contents::{observe, Expected, Written};
 use super::image::{Change, Image, Mapping};
 use super::operations::{value, Operation};
-use super::verify::{audit, key_of_shard, observe, Checker, Contents, Seen};
+use super::verify::{audit, key_of_shard, Checker};
 use super::{Stage, Walked, STUCK};
 use crate::harness::{self, Watchdog};
 use crate::tracer::{be_traced, mark, OneProcessor, Stop, Tracee};
@@ -86,8 +87,7 @@ fn prove_paused_during(name: &'static str) {
     let stage = Stage::new(Operation::named(name), 2);
     let mut others = Others::new(&stage);
     let mut child = stage.child();
-    let before = stage.contents();
-    let after = stage.after(&before);
+    let expected = stage.expected();
     let (mut number, mut pages_only, mut held) = (0_u64, 0_u64, 0);
     let pid = u64::try_from(child.pid()).unwrap();
     let walked = stage.walk(&mut child, |image, change| {
@@ -100,7 +100,7 @@ fn prove_paused_during(name: &'static str) {
         }
         let seen = observe(&others.region, stage.plan.keys.iter()).unwrap();
         for (key, seen) in &seen {
-            let known = seen == &before[key] || seen == &after[key];
+            let known = expected.is_before(key, seen) || expected.is_after(key, seen);
             let known = known || others.may_lose && seen.is_none();
             assert!(known, "{name}, image {number}: {key:?} reads {seen:?}");
         }
@@ -116,7 +116,7 @@ fn prove_paused_during(name: &'static str) {
     assert_eq!(child.release().hear(), "done");
     for (key, seen) in observe(&others.region, stage.plan.keys.iter()).unwrap() {
         let gone = others.may_lose && seen.is_none() && key != stage.plan.subject;
-        let done = seen == after[&key];
+        let done = expected.is_after(&key, &seen);
         assert!(done || gone, "{name}, when done: {key:?} reads {seen:?}");
     }
     others.verify();
@@ -209,10 +209,10 @@ fn kill_pairs(second_shard: u64) {
         let shard = number as u64 % 2;
         key_of_shard(&region, shard, "bystander", number)
     });
-    let mut contents = Contents::new();
+    let mut all = keys.to_vec();
     for bystander in bystanders {
         region.set(&bystander, b"here").unwrap();
-        contents.insert(bystander, Some(Seen::plain(b"here")));
+        all.push(bystander);
     }
     let path = harness::path_of(region.fd().unwrap());
     let mapping = Mapping::new(region.fd().unwrap(), region.declared_len());
@@ -228,16 +228,18 @@ fn kill_pairs(second_shard: u64) {
         }
         Measured::of_round(child, &mapping)
     });
-    let written = Seen::plain(&round_value(MEASURED));
-    contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
     let mut random = 1_u64;
     let mut both_held = 0;
     let mut boundaries = 0;
     for round in MEASURED + 1..=MEASURED + PAIRS {
-        let before = contents.clone();
-        let written = Seen::plain(&round_value(round));
-        contents.extend(keys.iter().map(|key| (key.clone(), Some(written.clone()))));
-        let mut checker = Checker::new(&Image::take(&mapping), before, contents.clone());
+        let before = observe(&region, all.iter()).unwrap();
+        let written = Written::plain(&round_value(round));
+        let changes = keys
+            .each_ref()
+            .map(|key| (key.clone(), Some(written.clone())));
+        let start = Image::take(&mapping);
+        let expected = Expected::new(&region, &start, before, &changes);
+        let mut checker = Checker::new(&start, expected);
         let mut running = [true; 2];
         for ((child, measured), runs) in children.iter_mut().zip(&measured).zip(&mut running) {
             // To the mark that begins the round, and from there into it.

@@ -2,9 +2,10 @@
 //! middle of a write, and is stepped through the write that takes the lock over. Every image of
 //! that is verified in turn.
 
+use super::contents::Written;
 use super::image::{Change, Image, Scratch};
 use super::operations::{value, Operation, Plan};
-use super::verify::{attach, key_of_shard, Checker, Seen};
+use super::verify::{attach, key_of_shard, Checker};
 use super::{changes_of_trial, Stage, Walked, STUCK};
 use crate::harness::Watchdog;
 use crate::tracer::{OneProcessor, Stop};
@@ -146,7 +147,7 @@ fn inherit(stage: &Stage, image: &Image, file: Scratch) -> Walked {
     let operation = Operation::named("inherit");
     let mut plan = Plan {
         keys: [stage.plan.keys.clone(), vec![heir.clone()]].concat(),
-        changes: vec![(heir.clone(), Some(Seen::plain(&value("new", 40))))],
+        changes: vec![(heir.clone(), Some(Written::plain(&value("new", 40))))],
         subject: heir,
     };
     if image.evicts() {
@@ -158,11 +159,9 @@ fn inherit(stage: &Stage, image: &Image, file: Scratch) -> Walked {
         plan,
     };
     let mut child = stage.child();
-    let before = stage.contents();
-    let after = stage.after(&before);
     let start = Image::take(&stage.file.mapping);
     assert_eq!(start.lock(0), image.lock(0), "attaching takes no lock over");
-    let mut checker = Checker::new(&start, before, after);
+    let mut checker = Checker::new(&start, stage.expected());
     let walked = stage.prove_with(&mut child, &mut checker);
     assert_eq!(reader.stats().repairs, 1, "the lock was not taken over");
     assert_eq!(child.release().hear(), "done");

@@ -149,6 +149,11 @@ impl Image {
         word(&self.bytes, self.shard_word(index, shard::ROOT))
     }
 
+    /// The last revision that a shard gave away.
+    pub(crate) fn revision(&self, index: u64) -> u64 {
+        word(&self.bytes, self.shard_word(index, shard::REVISION))
+    }
+
     pub(crate) fn evicts(&self) -> bool {
         self.geometry.evicts()
     }

@@ -1,12 +1,13 @@
 //! Writers that do it wrong on purpose: if the method did not catch them, it would prove nothing.
 
+use super::contents::{observe, Expected, Written};
 use super::image::{Change, Image, Mapping, Scratch};
 use super::operations::value;
-use super::verify::{attach, observe, Checker};
+use super::verify::{attach, Checker};
 use super::STUCK;
 use crate::harness::{self, Watchdog};
 use crate::tracer::{be_traced, mark, OneProcessor, Stop, Tracee};
-use ganger_region::layout::shard;
+use ganger_region::layout::{entry, shard, WORD};
 use ganger_region::{Access, Config, Options, Region};
 
 const LEN: usize = 104;
@@ -25,6 +26,16 @@ fn a_value_written_in_place_is_caught_as_torn() {
         LEN / 8
     );
     assert_eq!(torn, LEN / 8 - 1, "{problems:?}");
+    let whole = problems
+        .iter()
+        .any(|problem| problem.contains("new value, but"));
+    assert!(whole, "not one revision for two values: {problems:?}");
+}
+
+/// Gives a key that has nothing to do with the write another time to live.
+#[test]
+fn an_expiry_that_nobody_set_is_caught() {
+    expect_caught("ages", "nobody writes");
 }
 
 /// Changes the count of entries as if it had the lock.
@@ -73,13 +84,10 @@ fn problems_of(lie: &'static str) -> Vec<String> {
     let reader = attach(&file, Access::ReadOnly).unwrap();
     let keys = [KEY.to_vec(), b"bystander".to_vec()];
     let before = observe(&reader, keys.iter()).unwrap();
-    let mut after = before.clone();
-    after.insert(
-        KEY.to_vec(),
-        Some(super::verify::Seen::plain(&value("new", LEN))),
-    );
+    let changes = [(KEY.to_vec(), Some(Written::plain(&value("new", LEN))))];
     let mut image = Image::take(&file.mapping);
-    let mut checker = Checker::new(&image, before, after);
+    let expected = Expected::new(&reader, &image, before, &changes);
+    let mut checker = Checker::new(&image, expected);
     let path = harness::path_of(file.fd());
     let mut child = Tracee::start("liar", &[lie.to_owned(), path]);
     let mut problems = Vec::new();
@@ -96,12 +104,13 @@ fn problems_of(lie: &'static str) -> Vec<String> {
 pub(crate) fn play_liar(lie: &str, path: &str) {
     let mapping = Mapping::new(harness::open(path), 1 << 20);
     let image = Image::take(&mapping);
-    let (entry, _) = image.find(KEY).unwrap();
+    let (victim, _) = image.find(KEY).unwrap();
+    let (bystander, _) = image.find(b"bystander").unwrap();
     let new = value("new", LEN);
     let old = value("old", LEN);
-    let block = &image.bytes()[usize::try_from(entry).unwrap()..][..256];
+    let block = &image.bytes()[usize::try_from(victim).unwrap()..][..256];
     let start = block.windows(LEN).position(|bytes| bytes == old).unwrap();
-    let words: Vec<(u64, u64)> = (entry + start as u64..)
+    let words: Vec<(u64, u64)> = (victim + start as u64..)
         .step_by(8)
         .zip(
             new.chunks(8)
@@ -121,6 +130,7 @@ pub(crate) fn play_liar(lie: &str, path: &str) {
         // A page of values of the first shard.
         "leaks" => mapping.set_word(image.page_state_offset(page), 6),
         "forgets" => mapping.set_word(slot, 0),
+        "ages" => mapping.set_word(bystander + entry::EXPIRES_AT * WORD, 1 << 60),
         "boasts" => {}
         _ => panic!("no lie is called {lie}"),
     }

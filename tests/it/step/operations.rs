@@ -1,8 +1,9 @@
 //! The operations that are stepped: what is in the region before, what is done, and what that
 //! changes.
 
+use super::contents::Written;
 use super::image::Image;
-use super::verify::{key_of_shard, Seen};
+use super::verify::key_of_shard;
 use ganger_region::{Config, Options, Region, SetOptions, WhenFull};
 
 /// An operation, known by its name to parent and child.
@@ -50,11 +51,11 @@ pub(crate) struct Plan {
     /// All keys there are or will be.
     pub(crate) keys: Vec<Vec<u8>>,
     /// How keys read after the operation, if otherwise than before.
-    pub(crate) changes: Vec<(Vec<u8>, Option<Seen>)>,
+    pub(crate) changes: Vec<(Vec<u8>, Option<Written>)>,
 }
 
 impl Plan {
-    fn new(subject: Vec<u8>, mut keys: Vec<Vec<u8>>, after: Option<Seen>) -> Self {
+    fn new(subject: Vec<u8>, mut keys: Vec<Vec<u8>>, after: Option<Written>) -> Self {
         keys.push(subject.clone());
         Self {
             changes: vec![(subject.clone(), after)],
@@ -146,7 +147,11 @@ static OPERATIONS: &[Operation] = &[
             let mut keys = crowd(region, 10);
             let rest = fill(region, UNSPLIT_MAX - keys.len());
             keys.extend(rest);
-            Plan::new(subject(region), keys, Some(Seen::plain(&value("new", 40))))
+            Plan::new(
+                subject(region),
+                keys,
+                Some(Written::plain(&value("new", 40))),
+            )
         },
         |region, task| set_new(region, task, 40),
     ),
@@ -156,7 +161,7 @@ static OPERATIONS: &[Operation] = &[
             let mut keys = crowd(region, 8);
             let subject = keys.pop().unwrap();
             assert!(region.delete(&subject).unwrap());
-            Plan::new(subject, keys, Some(Seen::plain(&value("new", 40))))
+            Plan::new(subject, keys, Some(Written::plain(&value("new", 40))))
         },
         |region, task| set_new(region, task, 40),
     ),
@@ -220,7 +225,7 @@ static OPERATIONS: &[Operation] = &[
         |region| {
             let plan = replacing(region, 40, 0);
             let whole = [value("old", 40), value("new", 40)].concat();
-            Plan::new(plan.subject, plan.keys, Some(Seen::plain(&whole)))
+            Plan::new(plan.subject, plan.keys, Some(Written::plain(&whole)))
         },
         |region, task| {
             assert_eq!(region.append(&task.key, &task.new[..40]).unwrap(), 80);
@@ -238,10 +243,9 @@ static OPERATIONS: &[Operation] = &[
         "expire",
         |region| {
             let plan = replacing(region, 40, 40);
-            let after = Seen {
-                expires: true,
-                ..Seen::plain(&value("old", 40))
-            };
+            let after = Written::plain(&value("old", 40))
+                .expiring(HOUR_MS)
+                .keeping_revision();
             Plan::new(plan.subject, plan.keys, Some(after))
         },
         |region, task| assert!(region.expire(&task.key, HOUR_MS).unwrap()),
@@ -251,11 +255,8 @@ static OPERATIONS: &[Operation] = &[
         |region| {
             let plan = replacing(region, 40, 40);
             assert!(region.expire(&plan.subject, HOUR_MS).unwrap());
-            Plan::new(
-                plan.subject,
-                plan.keys,
-                Some(Seen::plain(&value("old", 40))),
-            )
+            let after = Written::plain(&value("old", 40)).keeping_revision();
+            Plan::new(plan.subject, plan.keys, Some(after))
         },
         |region, task| assert!(region.persist(&task.key).unwrap()),
     ),
@@ -263,10 +264,7 @@ static OPERATIONS: &[Operation] = &[
         "set_with_expiry",
         |region| {
             let plan = inserting(region, 12, 40);
-            let after = Seen {
-                expires: true,
-                ..Seen::plain(&value("new", 40))
-            };
+            let after = Written::plain(&value("new", 40)).expiring(HOUR_MS);
             Plan::new(plan.subject, plan.keys, Some(after))
         },
         |region, task| {
@@ -302,10 +300,7 @@ static OPERATIONS: &[Operation] = &[
         "set_ephemeral",
         |region| {
             let plan = inserting(region, 12, 40);
-            let after = Seen {
-                is_ephemeral: true,
-                ..Seen::plain(&value("new", 40))
-            };
+            let after = Written::plain(&value("new", 40)).ephemeral();
             Plan::new(plan.subject, plan.keys, Some(after))
         },
         |region, task| {
@@ -442,7 +437,11 @@ fn fill(region: &Region, count: usize) -> Vec<Vec<u8>> {
 
 fn inserting(region: &Region, bystanders: usize, len: usize) -> Plan {
     let keys = fill(region, bystanders);
-    Plan::new(subject(region), keys, Some(Seen::plain(&value("new", len))))
+    Plan::new(
+        subject(region),
+        keys,
+        Some(Written::plain(&value("new", len))),
+    )
 }
 
 fn replacing(region: &Region, old: usize, new: usize) -> Plan {
@@ -462,11 +461,7 @@ fn counting(region: &Region, from: Option<i64>) -> Plan {
         region.incr(&plan.subject, from).unwrap();
     }
     let sum = from.unwrap_or(0) + 1;
-    Plan::new(
-        plan.subject,
-        plan.keys,
-        Some(Seen::plain(&sum.to_le_bytes())),
-    )
+    Plan::new(plan.subject, plan.keys, Some(Written::counter(sum)))
 }
 
 fn sweeping(region: &Region) -> Plan {

@@ -1,31 +1,9 @@
 //! What has to hold in every image: for readers before anybody repaired anything, for the next
 //! writer, and for the whole region after that.
 
+use super::contents::{brief, is_same, observe, told, Contents, Expected, Seen};
 use super::image::{Image, Scratch};
-use ganger_region::{Access, Change, Cursor, Feed, FeedItem, Options, Region, Stats};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
-
-/// What readers get for a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) value: Vec<u8>,
-    pub(crate) expires: bool,
-    pub(crate) is_ephemeral: bool,
-}
-
-impl Seen {
-    pub(crate) fn plain(value: &[u8]) -> Self {
-        Self {
-            value: value.to_vec(),
-            expires: false,
-            is_ephemeral: false,
-        }
-    }
-}
-
-/// What readers get for each key they know of.
-pub(crate) type Contents = BTreeMap<Vec<u8>, Option<Seen>>;
+use ganger_region::{Access, Change, Feed, FeedItem, Options, Region, Stats};
 
 /// Key of the write that follows each image.
 const NEXT: &[u8] = b"the next write";
@@ -35,10 +13,9 @@ pub(crate) struct Checker {
     scratch: Scratch,
     /// The image before the operation.
     start: Vec<u8>,
-    before: Contents,
-    after: Contents,
-    /// Keys that were seen as they are after the operation.
-    committed: BTreeSet<Vec<u8>>,
+    expected: Expected,
+    /// Keys that were seen as they are after the operation, and how.
+    committed: Contents,
     evicts: bool,
     /// Whether the change feed is on, and so must tell.
     feeds: bool,
@@ -48,7 +25,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn new(start: &Image, before: Contents, after: Contents) -> Self {
+    pub(crate) fn new(start: &Image, expected: Expected) -> Self {
         let scratch = Scratch::new(start.bytes());
         let reader = attach(&scratch, Access::ReadOnly).unwrap();
         let absent = start
@@ -59,9 +36,8 @@ impl Checker {
             feeds: start.feed_is_on(),
             scratch,
             start: start.bytes().to_vec(),
-            before,
-            after,
-            committed: BTreeSet::new(),
+            expected,
+            committed: Contents::new(),
             evicts: start.evicts(),
             absent,
         }
@@ -71,23 +47,23 @@ impl Checker {
     pub(crate) fn verify_reads(&mut self, image: &Image) -> Result<Contents, String> {
         self.scratch.load(image.bytes());
         let reader = attach(&self.scratch, Access::ReadOnly)?;
-        let seen = observe(&reader, self.before.keys())?;
+        let seen = observe(&reader, self.expected.before.keys())?;
         for (key, seen) in &seen {
-            let name = String::from_utf8_lossy(key);
-            let (old, new) = (&self.before[key], &self.after[key]);
-            if old == new && seen != old {
-                return Err(format!(
-                    "`{name}`, which nobody writes, reads {}",
-                    brief(seen)
-                ));
+            let is_after = self.expected.is_after(key, seen);
+            if !is_after && !self.expected.is_before(key, seen) {
+                return Err(self.expected.complaint(key, seen));
             }
-            if seen != old && seen != new {
-                return Err(format!("torn: `{name}` reads {}", brief(seen)));
+            if let Some(committed) = self.committed.get(key) {
+                if !is_same(committed, seen) {
+                    let name = String::from_utf8_lossy(key);
+                    return Err(format!(
+                        "`{name}` was written, and then read {}",
+                        brief(seen)
+                    ));
+                }
             }
-            if seen == new && old != new {
-                self.committed.insert(key.clone());
-            } else if self.committed.contains(key) {
-                return Err(format!("`{name}` went back to what it was before"));
+            if is_after && self.expected.changes(key) && self.committed.get(key) != Some(seen) {
+                self.committed.insert(key.clone(), seen.clone());
             }
         }
         Ok(seen)
@@ -99,7 +75,9 @@ impl Checker {
         let feed = self.feed_before(image)?;
         let writer = attach(&self.scratch, Access::ReadWrite)?;
         self.take_over(image, &writer)?;
-        expect_same(&observe(&writer, seen.keys())?, &seen, "after the repair")?;
+        let repaired = observe(&writer, seen.keys())?;
+        expect_repaired(&seen, &repaired)?;
+        let seen = repaired;
         // Before any further repair: that would put right what was wrong without a lock held.
         audit(&writer)?;
         self.repair_again(image, &writer)?;
@@ -130,8 +108,13 @@ impl Checker {
 
     /// As [`Checker::verify`], for an image after the operation returned: it has to read as done.
     pub(crate) fn verify_end(&mut self, image: &Image) -> Result<(), String> {
-        let seen = self.verify_reads(image)?;
-        expect_same(&seen, &self.after, "after the operation was acknowledged")?;
+        for (key, seen) in self.verify_reads(image)? {
+            if !self.expected.is_after(&key, &seen) {
+                let name = String::from_utf8_lossy(&key);
+                let seen = brief(&seen);
+                return Err(format!("acknowledged, but `{name}` reads {seen}"));
+            }
+        }
         self.verify(image)
     }
 
@@ -203,7 +186,7 @@ impl Checker {
                 _ => false,
             })
         };
-        let written = |key: &&Vec<u8>| self.before[*key] != seen[*key];
+        let written = |key: &&Vec<u8>| self.committed.contains_key(*key);
         for key in seen.keys().filter(written).map(Vec::as_slice).chain([NEXT]) {
             if !knows(key) {
                 let name = String::from_utf8_lossy(key);
@@ -221,54 +204,6 @@ impl Checker {
         }
         Ok(())
     }
-}
-
-/// What readers get for these keys.
-pub(crate) fn observe<'k>(
-    region: &Region,
-    keys: impl Iterator<Item = &'k Vec<u8>>,
-) -> Result<Contents, String> {
-    let mut contents = Contents::new();
-    for key in keys {
-        let entry = region.entry(key).map_err(told("a read"))?;
-        let seen = entry.map(|entry| Seen {
-            value: entry.value,
-            expires: entry.ttl_ms.is_some(),
-            is_ephemeral: entry.is_ephemeral,
-        });
-        contents.insert(key.clone(), seen);
-    }
-    expect_the_same_of_others(region, &contents)?;
-    Ok(contents)
-}
-
-/// A scan, `exists` and `get_many` agree with what single reads got.
-fn expect_the_same_of_others(region: &Region, contents: &Contents) -> Result<(), String> {
-    let mut met = BTreeMap::new();
-    let mut cursor = Some(Cursor::START);
-    while let Some(here) = cursor {
-        let page = region.scan(b"", here, 10).map_err(told("a scan"))?;
-        for (key, entry) in page.entries {
-            let name = String::from_utf8_lossy(&key).into_owned();
-            if met.insert(key, entry.value).is_some() {
-                return Err(format!("a scan met `{name}` twice"));
-            }
-        }
-        cursor = page.next;
-    }
-    let keys: Vec<_> = contents.keys().collect();
-    let many = region.get_many(&keys).map_err(told("reads of many"))?;
-    for (key, got) in keys.into_iter().zip(many) {
-        let value = contents[key].as_ref().map(|seen| &seen.value);
-        let exists = region.exists(key).map_err(told("exists"))?;
-        if met.get(key) != value || got.as_ref() != value || exists != value.is_some() {
-            let name = String::from_utf8_lossy(key);
-            return Err(format!(
-                "`{name}` is not the same to get, scan, exists and get_many"
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// A name for a key of this shard that begins with `stem`, the `number`th of its kind.
@@ -309,7 +244,7 @@ fn expect_exact_counts(writer: &Region, seen: &Contents) -> Result<(), String> {
     for (key, seen) in &now {
         let Some(seen) = seen else { continue };
         entries += 1;
-        bytes += (key.len() + seen.value.len()) as u64;
+        bytes += (key.len() + seen.len()) as u64;
     }
     let audit = audit(writer)?;
     let Stats {
@@ -361,19 +296,20 @@ fn expect_same(seen: &Contents, expected: &Contents, when: &str) -> Result<(), S
     Ok(())
 }
 
-fn brief(seen: &Option<Seen>) -> String {
-    match seen {
-        None => "nothing".to_owned(),
-        Some(seen) => format!(
-            "{} bytes that begin with {:?} (expires: {}, ephemeral: {})",
-            seen.value.len(),
-            String::from_utf8_lossy(&seen.value[..seen.value.len().min(48)]),
-            seen.expires,
-            seen.is_ephemeral
-        ),
+/// A repair changes nothing, but for a counter in whose write its holder died: that gets a revision
+/// which nobody has seen.
+fn expect_repaired(seen: &Contents, repaired: &Contents) -> Result<(), String> {
+    let revision = |seen: &Option<Seen>| seen.as_ref().map(Seen::revision);
+    for (key, repaired) in repaired {
+        let seen = &seen[key];
+        if !is_same(seen, repaired) || revision(seen) > revision(repaired) {
+            return Err(format!(
+                "`{}` reads {} after the repair, not {}",
+                String::from_utf8_lossy(key),
+                brief(repaired),
+                brief(seen)
+            ));
+        }
     }
-}
-
-fn told<E: Display>(what: &'static str) -> impl FnOnce(E) -> String {
-    move |error| format!("{what} failed: {error}")
+    Ok(())
 }
