@@ -35,10 +35,6 @@ use verify::{attach, Checker};
 /// Every how many images all of [`Checker::verify`] is run. Unoptimised code takes too long for
 /// more; what readers see is verified in every image in any case.
 const THOROUGH: u64 = if cfg!(debug_assertions) { 16 } else { 1 };
-/// Images that differ in contents of pages only, of which all are verified; then every so many are.
-/// They are the filling of a large value, word by word.
-const PAGES_ALL: u64 = 128;
-const PAGES_EVERY: u64 = 32;
 /// Instructions of an operation that are stepped from its first change on; what is left then runs
 /// on its own. Unoptimised code has ten times as many as what is shipped, and each costs tens of
 /// microseconds.
@@ -183,13 +179,10 @@ impl Stage {
     }
 
     fn prove_with(&self, child: &mut Tracee, checker: &mut Checker) -> Walked {
-        let (mut number, mut pages_only) = (0, 0);
-        let walked = self.walk(child, |image, change| {
+        let mut number = 0_u64;
+        let walked = self.walk(child, |image, _| {
             number += 1;
-            pages_only += u64::from(change == Change::Pages);
-            let sampled = pages_only > PAGES_ALL && change == Change::Pages;
-            let every = if sampled { PAGES_EVERY } else { 1 };
-            let verified = if number % (every * THOROUGH) == 0 {
+            let verified = if number.is_multiple_of(THOROUGH) {
                 checker.verify(image)
             } else {
                 checker.verify_reads(image).map(|_| ())
