@@ -65,21 +65,35 @@ every_instruction_of!(
     insert_that_splits_a_bucket,
     insert_that_splits_an_overflowing_bucket,
     insert_that_overflows_a_bucket,
+    insert_that_splits_into_another_index_page,
     replace_in_the_same_class,
     replace_in_another_class,
     replace_small_by_large,
     replace_large_by_small,
+    set_if_revision,
+    get_or_insert,
     delete,
+    delete_if_revision,
     delete_that_gives_a_page_back,
     delete_a_large_value,
     delete_that_shortens_a_chain,
     delete_that_merges_buckets,
+    delete_that_merges_an_index_page_away,
+    delete_that_forgets_buckets,
     delete_that_gives_memory_back,
     incr_a_new_counter,
     incr_in_place,
+    incr_a_new_counter_with_expiry,
+    incr_that_keeps_the_expiry,
+    incr_of_an_expired_counter,
     append,
+    append_in_the_same_class,
+    append_that_makes_a_value_large,
+    append_to_an_absent_key,
     update,
+    update_of_a_counter,
     expire,
+    touch,
     persist,
     set_with_expiry,
     set_over_an_expired_key,
@@ -93,7 +107,12 @@ every_instruction_of!(
     incr_with_feed,
     insert_that_evicts,
     insert_that_evicts_a_page,
+    insert_that_evicts_in_another_shard,
     replace_in_a_cache,
+    insert_that_finds_room_in_another_shard,
+    insert_that_uses_the_spare_block,
+    insert_that_is_refused,
+    replace_that_is_refused,
     attach_a_session,
     detach,
 );
@@ -168,10 +187,10 @@ impl Stage {
         let walked = self.prove_with(&mut child, &mut checker);
         let root = Image::take(&self.file.mapping).root(0);
         let name = self.operation.name;
-        let moves = name.contains("_splits_") || name.contains("_merges_");
+        let moves = ["_splits_", "_merges_", "_forgets_"].map(|word| name.contains(word));
         assert_eq!(
             root != start.root(0),
-            moves,
+            moves.contains(&true),
             "{name} does not do what it says"
         );
         assert_eq!(child.release().hear(), "done");
@@ -225,7 +244,8 @@ impl Walked {
 fn prove(name: &'static str) {
     let _watchdog = Watchdog::new(name, STUCK);
     let _one = OneProcessor::new();
-    let stage = Stage::new(Operation::named(name), 1);
+    let operation = Operation::named(name);
+    let stage = Stage::new(operation, operation.shards);
     stage.prove().tell(name);
 }
 

@@ -33,6 +33,7 @@ repairs_after!(
     repair_of_a_small_split: insert_that_splits_a_bucket,
     repair_of_a_split: insert_that_splits_an_overflowing_bucket,
     repair_of_an_overflow: insert_that_overflows_a_bucket,
+    repair_of_an_index_page_claim: insert_that_splits_into_another_index_page,
     repair_of_a_replace: replace_in_the_same_class,
     repair_of_a_replace_in_another_class: replace_in_another_class,
     repair_of_a_large_insert: replace_small_by_large,
@@ -42,6 +43,8 @@ repairs_after!(
     repair_of_a_large_delete: delete_a_large_value,
     repair_of_a_compaction: delete_that_shortens_a_chain,
     repair_of_a_merge: delete_that_merges_buckets,
+    repair_of_an_index_page_return: delete_that_merges_an_index_page_away,
+    repair_of_a_forgetting: delete_that_forgets_buckets,
     repair_of_a_memory_return: delete_that_gives_memory_back,
     repair_of_a_counter: incr_in_place,
     repair_of_an_append: append,
@@ -52,6 +55,9 @@ repairs_after!(
     repair_of_a_reap: reap,
     repair_with_feed: set_with_feed,
     repair_of_an_eviction: insert_that_evicts,
+    repair_of_a_refusal: replace_that_is_refused,
+    repair_of_an_eviction_in_another_shard: insert_that_evicts_in_another_shard,
+    repair_of_room_in_another_shard: insert_that_finds_room_in_another_shard,
     repair_of_a_page_eviction: insert_that_evicts_a_page,
     repair_in_a_cache: replace_in_a_cache,
 );
@@ -59,7 +65,8 @@ repairs_after!(
 fn prove_repairs_after(name: &'static str) {
     let _watchdog = Watchdog::new(name, STUCK);
     let _one = OneProcessor::new();
-    let stage = Stage::new(Operation::named(name), 1);
+    let operation = Operation::named(name);
+    let stage = Stage::new(operation, operation.shards);
     let estates = held_images(&stage);
     let mut all = Walked::default();
     for number in 0..ESTATES {

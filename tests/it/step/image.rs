@@ -186,6 +186,12 @@ impl Image {
         Some((word(&self.bytes, slot) & slot::OFFSET_MASK, bucket))
     }
 
+    /// The hash of a key that [`Image::find`] finds.
+    pub(crate) fn hash(&self, key: &[u8]) -> Option<u64> {
+        let (block, _) = self.find(key)?;
+        Some(word(&self.bytes, block + entry::HASH * WORD))
+    }
+
     /// Where the slot of a key is, if in an inline bucket.
     pub(crate) fn slot_of(&self, key: &[u8]) -> Option<u64> {
         let buckets = 0..self.geometry.shard_count * INLINE_BUCKETS;
