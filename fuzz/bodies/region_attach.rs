@@ -5,7 +5,7 @@ use super::image::{clocked, Image, KEYS};
 use super::program::key_of;
 use ganger_region::layout::{entry, header, shard, slot, WORD};
 use ganger_region::test_support::Heap;
-use ganger_region::{Cursor, Region, SetOptions};
+use ganger_region::{Cursor, Options, Region, SetOptions};
 use std::time::Duration;
 
 /// The lock word of a holder that died: whoever locks the shard next repairs it.
@@ -19,13 +19,18 @@ const DAMAGE_LEN: usize = 8;
 /// Runs a program: which image, how it is treated as a whole, and its damages. From 0xf0 on, the
 /// rest of the program is the region itself (0xf0), or what follows a sound header (0xf1 and up).
 pub fn run(program: &[u8]) {
-    let Some((&[selector, treatment], rest)) = program.split_first_chunk::<2>() else {
-        return;
-    };
+    if let Some(bytes) = bytes_of(program) {
+        exercise(&Heap::from_bytes(&bytes));
+    }
+}
+
+/// The region that a program makes.
+pub fn bytes_of(program: &[u8]) -> Option<Vec<u8>> {
+    let (&[selector, treatment], rest) = program.split_first_chunk::<2>()?;
     let images = Image::all();
     let image = &images[usize::from(selector) % images.len()];
     if selector == 0xf0 {
-        return exercise(&Heap::from_bytes(rest));
+        return Some(rest.to_vec());
     }
     let mut words = image.words.clone();
     if selector > 0xf0 {
@@ -48,7 +53,7 @@ pub fn run(program: &[u8]) {
     if treatment & 4 != 0 {
         bytes.truncate(bytes.len() / 32 * usize::from(treatment >> 3));
     }
-    exercise(&Heap::from_bytes(&bytes));
+    Some(bytes)
 }
 
 pub fn to_bytes(words: &[u64]) -> Vec<u8> {
@@ -149,12 +154,21 @@ fn apply(damage: &[u8], image: &Image, words: &mut [u64]) {
 
 /// Attaches and does everything there is to do.
 pub fn exercise(heap: &Heap) {
-    let Ok(region) = heap.attach(clocked().lock_timeout(Duration::from_millis(1))) else {
-        return;
-    };
-    read(&region);
-    write(&region);
-    read(&region);
+    if let Ok(region) = heap.attach(hasty()) {
+        use_all(&region);
+    }
+}
+
+/// The options of a handle that waits for a lock for a moment only.
+pub fn hasty() -> Options {
+    clocked().lock_timeout(Duration::from_millis(1))
+}
+
+/// Does everything there is to do.
+pub fn use_all(region: &Region) {
+    read(region);
+    write(region);
+    read(region);
     let removed = region.clear();
     if removed.is_ok() {
         let _ = region.set(b"after", b"all");
@@ -162,7 +176,8 @@ pub fn exercise(heap: &Heap) {
     let _ = region.check();
 }
 
-fn read(region: &Region) {
+/// Everything that reads.
+pub fn read(region: &Region) {
     let limit = region.value_len_max() as usize;
     let keys: Vec<Vec<u8>> = (0..KEYS).map(key_of).chain([b"counter".to_vec()]).collect();
     let mut value = Vec::new();
@@ -200,7 +215,8 @@ fn read(region: &Region) {
     }
 }
 
-fn write(region: &Region) {
+/// Everything that writes.
+pub fn write(region: &Region) {
     for number in 0..KEYS {
         let key = key_of(number);
         // Replaced, deleted, longer, large: all ways for an entry to be left.

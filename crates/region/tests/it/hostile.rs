@@ -13,16 +13,16 @@ use ganger_region::test_support::Heap;
 /// Only every so many-th of the systematic cases runs; another one for each value.
 const STRIDE: usize = if cfg!(debug_assertions) { 97 } else { 5 };
 /// Cases of each random test.
-const CASES: u64 = if cfg!(debug_assertions) { 100 } else { 2500 };
+pub(crate) const CASES: u64 = if cfg!(debug_assertions) { 100 } else { 2500 };
 
 /// Orders in which the pages of each image are put.
 const PAGE_SEEDS: u64 = if cfg!(debug_assertions) { 2 } else { 12 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,7 +30,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.next() as u8).collect()
     }
 }

@@ -15,10 +15,14 @@ mod bodies;
 mod corpus;
 /// The change feed.
 mod feed;
+/// Shared memory with any bytes in it.
+mod files;
 /// Regions of random and damaged bytes.
 mod hostile;
 /// Every operation against a plain map.
 mod model;
+/// Regions that are damaged while they are used, and in memory from the system.
+mod scribble;
 /// Several threads on one region.
 mod threads;
 /// Serde values, and values of more pages than an entry lists.
