@@ -197,7 +197,9 @@ fn play(role: &str, arguments: &[&str]) {
         ("birth", _) => crate::step::play_birth(),
         ("liar", [lie, path]) => crate::step::play_liar(lie, path),
         ("rounds", [path, key]) => crate::step::play_rounds(path, key),
-        ("chaos-zygote", [region, logs]) => crate::chaos::zygote::play(region, logs),
+        ("chaos-zygote", [region, logs, evicts]) => {
+            crate::chaos::zygote::play(region, logs, evicts);
+        }
         ("chaos-accounting", [region, panics]) => crate::chaos::play_accounting(region, panics),
         ("chaos-writer", [region, key]) => crate::chaos::play_writer(region, key),
         ("chaos-maker", _) => crate::chaos::play_maker(),

@@ -1,5 +1,13 @@
 //! What a client does until it is killed: random operations, each logged.
 
+mod leases;
+mod numbers;
+mod sequences;
+mod walks;
+
+pub(super) use numbers::number;
+
+use super::keys::{name, HOT, REGISTERS, STABLE};
 use super::log::{finished, Begun, Logs, Verb, TORN};
 use super::random::Random;
 use super::value;
@@ -7,22 +15,13 @@ use crate::harness;
 use ganger_region::{Access, Options, Region, SetOptions};
 use std::time::Duration;
 
-/// Registers that everybody fights for.
-const HOT: u64 = 24;
-/// Registers in all; enough that the index grows and shrinks.
-pub(super) const REGISTERS: u64 = 1500;
-// Numbers of the keys of other kinds.
-pub(super) const COUNTERS: std::ops::Range<u64> = 10_000..10_004;
-pub(super) const UPDATED: std::ops::Range<u64> = 11_000..11_003;
-pub(super) const LOCKS: std::ops::Range<u64> = 12_000..12_003;
 /// For how long, in nanoseconds, the rare keys become more before they become fewer.
 const TIDE: u64 = 400_000_000;
 
-/// The name of a key; names are of many lengths.
-pub(super) fn name(key: u64) -> Vec<u8> {
-    let mut name = format!("key-{key}-").into_bytes();
-    name.resize(name.len() + usize::try_from(key * 37 % 120).unwrap(), b'x');
-    name
+/// What the clients of a run work on.
+pub(super) struct Task<'t> {
+    pub(super) region: &'t str,
+    pub(super) evicts: bool,
 }
 
 pub(super) struct Client<'l> {
@@ -31,11 +30,13 @@ pub(super) struct Client<'l> {
     region: Region,
     random: Random,
     writes: bool,
+    /// Whether any key but those that others write may be gone at any time.
+    evicts: bool,
     value: Vec<u8>,
 }
 
 impl<'l> Client<'l> {
-    pub(super) fn attach(logs: &'l Logs, slot: usize, path: &str, seed: u64) -> Self {
+    pub(super) fn attach(logs: &'l Logs, slot: usize, task: &Task<'_>, seed: u64) -> Self {
         // Two of the slots only read, and one of these could not write if it wanted.
         let writes = slot >= 2;
         let access = if slot == 0 {
@@ -44,13 +45,14 @@ impl<'l> Client<'l> {
             Access::ReadWrite
         };
         let options = Options::new().access(access);
-        let region = Region::from_fd(harness::open(path), options).unwrap();
+        let region = Region::from_fd(harness::open(task.region), options).unwrap();
         Self {
             logs,
             slot,
             region,
             random: Random::new(seed),
             writes,
+            evicts: task.evicts,
             value: Vec::new(),
         }
     }
@@ -71,41 +73,61 @@ impl<'l> Client<'l> {
     }
 
     fn act(&mut self) {
-        let draw = self.random.below(100);
+        let draw = self.random.below(1000);
         if !self.writes {
             return match draw {
-                0..=9 => self.look(),
+                0..=69 => self.look(),
+                70..=119 => self.read_sequence(),
+                120..=219 => self.look_at_lease(),
+                220..=223 => self.walk(),
+                224..=233 => self.count(),
+                234..=239 => self.follow(),
                 _ => self.touch_register(),
             };
         }
         match draw {
-            0..=9 => self.add(),
-            10..=14 => self.update(),
-            15..=16 => self.look(),
-            17..=18 => self.lock(),
+            0..=59 => self.incr(),
+            60..=99 => self.update(),
+            100..=119 => self.look(),
+            120..=169 => self.lock(),
+            170..=189 => self.append(),
+            190..=199 => self.read_sequence(),
+            200..=439 => self.change_lease(),
+            440..=459 => self.look_at_lease(),
+            460..=463 => self.walk(),
+            464..=469 => self.count(),
+            470..=473 => self.follow(),
             _ => self.touch_register(),
         }
     }
 
     fn touch_register(&mut self) {
-        let hot = self.random.chance(60);
-        let key = self.random.below(if hot { HOT } else { REGISTERS });
+        let draw = self.random.below(100);
+        let key = match draw {
+            0..=54 => self.random.below(HOT),
+            55..=59 => self.pick(&STABLE),
+            _ => self.random.below(REGISTERS),
+        };
         let reads = if self.writes { 40 } else { 100 };
         if self.random.chance(reads) {
             return self.read(key);
         }
         let ebbs = super::log::now() / TIDE % 2 == 1;
-        let deletes = if hot {
-            10
-        } else if ebbs {
-            85
-        } else {
-            15
+        let deletes = match draw {
+            0..=54 => 10,
+            55..=59 => 0,
+            _ if ebbs => 85,
+            _ => 15,
         };
         if self.random.chance(deletes) {
-            self.delete(key);
-        } else {
-            self.set(key);
+            return self.delete(key);
+        }
+        match self.random.below(100) {
+            // Of few keys, so that several meet.
+            0..=14 => self.swap(key % 4),
+            15..=24 => self.set_if_present(key),
+            25..=34 => self.get_or_insert(key),
+            _ => self.set(key),
         }
     }
 
@@ -115,7 +137,50 @@ impl<'l> Client<'l> {
         value::make(key, id, &mut self.value);
         let begun = self.logs.begin(self.slot, Verb::Set, key, id);
         let revision = self.region.set(&name, &self.value).unwrap();
-        self.logs.end(&begun, 0, revision);
+        self.logs.end(&begun, 1, revision);
+    }
+
+    fn set_if_present(&mut self, key: u64) {
+        let name = name(key);
+        let id = self.logs.next_id(self.slot);
+        value::make(key, id, &mut self.value);
+        let begun = self.logs.begin(self.slot, Verb::SetIfPresent, key, id);
+        let options = SetOptions::new().if_present();
+        let revision = self.region.set_with(&name, &self.value, options).unwrap();
+        let was_there = u64::from(revision.is_some());
+        self.logs.end(&begun, was_there, revision.unwrap_or(0));
+    }
+
+    /// Reads, and writes if nobody wrote meanwhile.
+    fn swap(&mut self, key: u64) {
+        let name = name(key);
+        let begun = self.logs.begin(self.slot, Verb::Get, key, 0);
+        let entry = self.region.entry(&name).unwrap();
+        let end = finished();
+        let from = seen(key, entry.as_ref().map(|entry| &entry.value[..]));
+        let expected = entry.map_or(0, |entry| entry.revision);
+        self.logs.end_at(&begun, end, from, expected);
+        if from == 0 || from == TORN {
+            return;
+        }
+        let id = self.logs.next_id(self.slot);
+        value::make(key, id, &mut self.value);
+        let options = SetOptions::new().if_revision(expected);
+        let begun = self.logs.begin_with(self.slot, Verb::Swap, key, id, from);
+        let revision = self.region.set_with(&name, &self.value, options).unwrap();
+        let was_there = u64::from(revision.is_some());
+        self.logs.end(&begun, was_there, revision.unwrap_or(0));
+    }
+
+    fn get_or_insert(&mut self, key: u64) {
+        let name = name(key);
+        let id = self.logs.next_id(self.slot);
+        let mut made = Vec::new();
+        value::make(key, id, &mut made);
+        let begun = self.logs.begin(self.slot, Verb::GetOrInsert, key, id);
+        let value = self.region.get_or_insert_with(&name, || made).unwrap();
+        let end = finished();
+        self.logs.end_at(&begun, end, seen(key, Some(&value)), 0);
     }
 
     fn delete(&mut self, key: u64) {
@@ -126,8 +191,10 @@ impl<'l> Client<'l> {
     }
 
     fn read(&mut self, key: u64) {
-        if self.random.chance(10) {
-            return self.read_many(key);
+        match self.random.below(100) {
+            0..=9 => return self.read_many(key),
+            10..=29 => return self.exists(key),
+            _ => {}
         }
         let with_revision = self.random.chance(30);
         let name = name(key);
@@ -164,65 +231,15 @@ impl<'l> Client<'l> {
         }
     }
 
-    fn add(&mut self) {
-        let key = self.pick(&COUNTERS);
-        let by = 1 + self.random.below(9);
+    fn exists(&mut self, key: u64) {
         let name = name(key);
-        let begun = self.logs.begin(self.slot, Verb::Add, key, by);
-        let sum = self.region.incr(&name, by.cast_signed()).unwrap();
-        self.logs.end(&begun, sum.cast_unsigned(), 0);
-    }
-
-    /// A read-change-write loop on a MessagePack number.
-    fn update(&mut self) {
-        let key = self.pick(&UPDATED);
-        let name = name(key);
-        let begun = self.logs.begin(self.slot, Verb::Add, key, 1);
-        let made = self
-            .region
-            .update_typed(&name, |old: Option<u64>| Some(old.unwrap_or(0) + 1))
-            .unwrap();
-        self.logs.end(&begun, made.unwrap(), 0);
-    }
-
-    fn look(&mut self) {
-        let counter = self.random.chance(50);
-        let key = self.pick(if counter { &COUNTERS } else { &UPDATED });
-        let name = name(key);
-        let begun = self.logs.begin(self.slot, Verb::Add, key, 0);
-        let sum = number(&self.region, &name, counter);
-        self.logs.end(&begun, sum, 0);
-    }
-
-    /// Takes a lock if it is free, works a little, and gives it back.
-    fn lock(&mut self) {
-        let key = self.pick(&LOCKS);
-        let name = name(key);
-        let options = SetOptions::new().if_absent().ephemeral();
-        let begun = self.logs.begin(self.slot, Verb::Acquire, key, 0);
-        let got = self.region.set_with(&name, b"held", options).unwrap();
-        self.logs.end(&begun, u64::from(got.is_some()), 0);
-        let Some(revision) = got else { return };
-        for _ in 0..self.random.below(6) {
-            self.touch_register();
-        }
-        let begun = self.logs.begin(self.slot, Verb::Release, key, 0);
-        let was_ours = self.region.delete_if(&name, revision).unwrap();
-        self.logs.end(&begun, u64::from(was_ours), 0);
+        let begun = self.logs.begin(self.slot, Verb::Exists, key, 0);
+        let is_there = self.region.exists(&name).unwrap();
+        self.logs.end(&begun, u64::from(is_there), 0);
     }
 
     fn pick(&mut self, keys: &std::ops::Range<u64>) -> u64 {
         keys.start + self.random.below(keys.end - keys.start)
-    }
-}
-
-/// The value of a counter or of a MessagePack number; 0 if there is none yet.
-pub(super) fn number(region: &Region, name: &[u8], counter: bool) -> u64 {
-    if counter {
-        let bytes = region.get(name).unwrap();
-        bytes.map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
-    } else {
-        region.get_typed(name).unwrap().unwrap_or(0)
     }
 }
 

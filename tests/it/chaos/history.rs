@@ -5,20 +5,57 @@
 //! write. Values are unique, which makes that decidable by sorting (Gibbons and Korach, SIAM J.
 //! Comput. 1997): all operations of one value form a cluster, and a cluster whose first end lies
 //! before its last start was certainly the register's value from that end to that start. No other
-//! cluster, and no absence, fits into that time.
+//! cluster, and no absence, fits into that time. A compare-and-set joins the clusters of two values:
+//! nothing was between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a register operation did or saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deed {
     Set(u64),
+    /// A write in the place of another value, which was there until then.
+    Swap {
+        from: u64,
+        to: u64,
+    },
+    /// A write in the place of any value.
+    Replace(u64),
     /// A write of "absent".
     Delete,
     /// A read of this value, or of "absent".
     Saw(Option<u64>),
+    /// A read of any value.
+    SawSome,
+    /// A compare-and-set that did not find this value.
+    Missed(u64),
     /// A read of something nobody wrote in one piece.
     SawTorn,
+}
+
+impl Deed {
+    /// The value that it wrote.
+    fn put(self) -> Option<u64> {
+        match self {
+            Self::Set(id) | Self::Replace(id) | Self::Swap { to: id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The value that was there before it.
+    fn found(self) -> Option<u64> {
+        match self {
+            Self::Saw(id) => id,
+            Self::Swap { from, .. } => Some(from),
+            _ => None,
+        }
+    }
+
+    /// Whether it tells that nothing, or another value, was there: where entries are evicted, that
+    /// may be so at any time.
+    pub(super) fn is_absence(self) -> bool {
+        matches!(self, Self::Saw(None) | Self::Missed(_))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +82,10 @@ pub(super) enum Fault {
     Lost,
     /// Another value, or none, between two sights of the same one.
     Interrupted,
+    /// Two compare-and-sets in the place of the same value.
+    SwappedTwice,
+    /// A compare-and-set that did not find what was there.
+    Refused,
     /// Revisions that contradict the order of writes.
     Revision,
 }
@@ -58,25 +99,50 @@ pub(super) fn judge_register(ops: &[Op]) -> Vec<(Fault, String)> {
 }
 
 /// For questions like: of the operations that ended before this, when did the last one start?
-struct Latest(Vec<(u64, u64)>);
+struct Latest(Vec<Answer>);
+
+struct Answer {
+    bound: u64,
+    latest: u64,
+    /// The latest but for that one.
+    second: u64,
+}
 
 impl Latest {
     /// From pairs of what is asked by and what is asked for.
     fn new(mut pairs: Vec<(u64, u64)>) -> Self {
         pairs.sort_unstable();
-        let mut latest = 0;
-        for pair in &mut pairs {
-            latest = latest.max(pair.1);
-            pair.1 = latest;
-        }
-        Self(pairs)
+        let (mut latest, mut second) = (0, 0);
+        let answers = pairs.into_iter().map(|(bound, number)| {
+            second = second.max(latest.min(number));
+            latest = latest.max(number);
+            Answer {
+                bound,
+                latest,
+                second,
+            }
+        });
+        Self(answers.collect())
     }
 
     fn before(&self, bound: u64) -> u64 {
-        match self.0.partition_point(|pair| pair.0 < bound) {
-            0 => 0,
-            count => self.0[count - 1].1,
-        }
+        self.answer(bound).map_or(0, |answer| answer.latest)
+    }
+
+    /// The same without one that has this number.
+    fn before_except(&self, bound: u64, number: u64) -> u64 {
+        self.answer(bound).map_or(0, |answer| {
+            if answer.latest == number {
+                answer.second
+            } else {
+                answer.latest
+            }
+        })
+    }
+
+    fn answer(&self, bound: u64) -> Option<&Answer> {
+        let count = self.0.partition_point(|answer| answer.bound < bound);
+        self.0[..count].last()
     }
 }
 
@@ -85,91 +151,170 @@ fn judge_reads(ops: &[Op]) -> Vec<(Fault, String)> {
         let acknowledged = ops.iter().filter(|op| op.returned && wanted(&op.deed));
         Latest::new(acknowledged.map(|op| (op.end, op.start)).collect())
     };
-    let replaced = written(|deed| matches!(deed, Deed::Set(_) | Deed::Delete));
-    let put = written(|deed| matches!(deed, Deed::Set(_)));
-    let deletes = ops.iter().filter(|op| op.deed == Deed::Delete);
-    let deleted = Latest::new(deletes.map(|op| (op.start, op.end)).collect());
-    let sets = sets_of(ops);
-    let mut faults = Vec::new();
-    for read in ops.iter().filter(|op| op.returned) {
-        let fault = match read.deed {
-            Deed::Set(_) | Deed::Delete => None,
-            Deed::SawTorn => Some(Fault::Torn),
-            Deed::Saw(Some(id)) => match sets.get(&id) {
+    let replaced = written(|deed| deed.put().is_some() || *deed == Deed::Delete);
+    let put = written(|deed| deed.put().is_some());
+    let gone = written(|deed| *deed == Deed::Delete);
+    let moments = |wanted: fn(&Op) -> bool| {
+        let ops = ops.iter().filter(|op| wanted(op));
+        Latest::new(ops.map(|op| (op.start, op.end)).collect())
+    };
+    let deleted = moments(|op| op.deed == Deed::Delete);
+    let perhaps_put = moments(|op| op.deed.put().is_some());
+    let puts = puts_of(ops);
+    let judge = |read: &Op| {
+        if let Some(id) = read.deed.found() {
+            return match puts.get(&id) {
                 None => Some(Fault::Invented),
-                Some(set) if set.start > read.end => Some(Fault::Invented),
-                Some(set) if replaced.before(read.start) > set.end => Some(Fault::Stale),
+                Some(put) if put.start > read.end => Some(Fault::Invented),
+                Some(put) if replaced.before(read.start) > put.end => Some(Fault::Stale),
                 Some(_) => None,
-            },
+            };
+        }
+        match read.deed {
+            Deed::SawTorn => Some(Fault::Torn),
             // The key began absent, at time 0.
             Deed::Saw(None) => {
                 let set = put.before(read.start);
                 (set > deleted.before(read.end + 1)).then_some(Fault::Lost)
             }
-        };
-        faults.extend(fault.map(|fault| (fault, format!("{read:?}"))));
+            Deed::SawSome | Deed::Replace(_) => {
+                let is_own = read.deed.put().is_some();
+                let set = if is_own {
+                    perhaps_put.before_except(read.end + 1, read.end)
+                } else {
+                    perhaps_put.before(read.end + 1)
+                };
+                (set == 0 || set < gone.before(read.start)).then_some(Fault::Invented)
+            }
+            _ => None,
+        }
+    };
+    let mut faults = Vec::new();
+    for read in ops.iter().filter(|op| op.returned) {
+        faults.extend(judge(read).map(|fault| (fault, format!("{read:?}"))));
     }
     faults
 }
 
-fn sets_of(ops: &[Op]) -> HashMap<u64, &Op> {
-    let sets = ops.iter().filter_map(|op| match op.deed {
-        Deed::Set(id) => Some((id, op)),
-        _ => None,
-    });
-    sets.collect()
+fn puts_of(ops: &[Op]) -> HashMap<u64, &Op> {
+    let puts = ops.iter().filter_map(|op| Some((op.deed.put()?, op)));
+    puts.collect()
 }
 
-/// The time of one value: from the first end to the last start of its operations, or the other way
-/// round.
-#[derive(Clone, Copy)]
+/// The time of one value, or of several that followed each other: from the first end to the last
+/// start of its operations, or the other way round.
+#[derive(Debug, Clone, Copy)]
 struct Cluster {
     first_end: u64,
     last_start: u64,
-    /// Whether it is certain that the value was ever there.
-    certain: bool,
+}
+
+impl Cluster {
+    const EMPTY: Self = Self {
+        first_end: u64::MAX,
+        last_start: 0,
+    };
+
+    fn add(&mut self, start: u64, end: u64) {
+        self.first_end = self.first_end.min(end);
+        self.last_start = self.last_start.max(start);
+    }
+
+    /// Whether the value was certainly there before `start` and after `end`.
+    fn surrounds(self, start: u64, end: u64) -> bool {
+        self.first_end < start && end < self.last_start
+    }
 }
 
 fn judge_zones(ops: &[Op]) -> Vec<(Fault, String)> {
+    let returned = ops.iter().filter(|op| op.returned);
+    let certain: HashSet<u64> = returned
+        .flat_map(|op| [op.deed.put(), op.deed.found()])
+        .flatten()
+        .collect();
+    // A write that was cut off was done if somebody saw its value.
+    let was_done = |op: &&Op| op.returned || op.deed.put().is_some_and(|id| certain.contains(&id));
     let mut clusters: HashMap<u64, Cluster> = HashMap::new();
     let mut moments = Vec::new();
-    for op in ops {
+    let mut swaps = HashMap::new();
+    let mut faults = Vec::new();
+    for op in ops.iter().filter(was_done) {
+        for id in [op.deed.put(), op.deed.found()].into_iter().flatten() {
+            let cluster = clusters.entry(id).or_insert(Cluster::EMPTY);
+            cluster.add(op.start, op.end);
+        }
         match op.deed {
-            Deed::Set(id) | Deed::Saw(Some(id)) => {
-                let cluster = clusters.entry(id).or_insert(Cluster {
-                    first_end: u64::MAX,
-                    last_start: 0,
-                    certain: false,
-                });
-                cluster.first_end = cluster.first_end.min(op.end);
-                cluster.last_start = cluster.last_start.max(op.start);
-                cluster.certain |= op.returned;
+            Deed::Swap { from, to } => {
+                if let Some(other) = swaps.insert(from, to) {
+                    let text = format!("{from} was swapped for {other} and for {to}");
+                    faults.push((Fault::SwappedTwice, text));
+                }
             }
-            Deed::Delete | Deed::Saw(None) if op.returned => moments.push((op.start, op.end)),
+            Deed::Delete | Deed::Saw(None) => moments.push((op.start, op.end)),
             _ => {}
         }
     }
-    let mut zones = Vec::new();
-    for cluster in clusters.values().filter(|cluster| cluster.certain) {
-        if cluster.first_end < cluster.last_start {
-            zones.push((cluster.first_end, cluster.last_start));
-        } else {
-            moments.push((cluster.last_start, cluster.first_end));
+    for op in ops.iter().filter(|op| op.returned) {
+        if let Deed::Missed(id) = op.deed {
+            let was_there = clusters
+                .get(&id)
+                .filter(|was| was.surrounds(op.start, op.end));
+            faults.extend(was_there.map(|zone| (Fault::Refused, format!("{op:?}: {zone:?}"))));
         }
     }
+    let (chains, out_of_order) = join(&clusters, &swaps);
+    faults.extend(out_of_order);
+    let mut zones = Vec::new();
+    for chain in chains {
+        if chain.first_end < chain.last_start {
+            zones.push((chain.first_end, chain.last_start));
+        } else {
+            moments.push((chain.last_start, chain.first_end));
+        }
+    }
+    faults.extend(judge_overlaps(zones, &moments));
+    faults
+}
+
+/// Joins the clusters of values that were swapped for each other, and whether each was there after
+/// the one that it replaced.
+fn join(
+    clusters: &HashMap<u64, Cluster>,
+    swaps: &HashMap<u64, u64>,
+) -> (Vec<Cluster>, Vec<(Fault, String)>) {
+    let made: HashSet<&u64> = swaps.values().collect();
+    let mut faults = Vec::new();
+    let first = clusters.iter().filter(|(id, _)| !made.contains(id));
+    let chains = first.map(|(first, cluster)| {
+        let mut chain = *cluster;
+        let mut id = first;
+        while let Some(next) = swaps.get(id) {
+            let cluster = &clusters[next];
+            if cluster.first_end < chain.last_start {
+                let text = format!("{next} was there before {id} was gone");
+                faults.push((Fault::Interrupted, text));
+            }
+            chain.add(cluster.last_start, cluster.first_end);
+            id = next;
+        }
+        chain
+    });
+    (chains.collect(), faults)
+}
+
+/// Whether no zone overlaps another, and no moment lies within one.
+fn judge_overlaps(mut zones: Vec<(u64, u64)>, moments: &[(u64, u64)]) -> Vec<(Fault, String)> {
     zones.sort_unstable();
     let mut faults = Vec::new();
     for pair in zones.windows(2).filter(|pair| pair[0].1 > pair[1].0) {
         faults.push((Fault::Interrupted, format!("values at {pair:?}")));
     }
-    for (start, end) in moments {
+    for &(start, end) in moments {
         let before = zones.partition_point(|zone| zone.0 < start);
         let around = before.checked_sub(1).map(|index| zones[index]);
         if let Some(zone) = around.filter(|zone| end < zone.1) {
-            faults.push((
-                Fault::Interrupted,
-                format!("{:?} in {zone:?}", (start, end)),
-            ));
+            let text = format!("{:?} in {zone:?}", (start, end));
+            faults.push((Fault::Interrupted, text));
         }
     }
     faults
@@ -177,7 +322,7 @@ fn judge_zones(ops: &[Op]) -> Vec<(Fault, String)> {
 
 /// A value has the revision its set returned, and later sets have higher ones.
 fn judge_revisions(ops: &[Op]) -> Vec<(Fault, String)> {
-    let sets = sets_of(ops);
+    let sets = puts_of(ops);
     let mut faults = Vec::new();
     for read in ops.iter().filter(|op| op.returned && op.revision != 0) {
         if let Deed::Saw(Some(id)) = read.deed {

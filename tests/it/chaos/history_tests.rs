@@ -35,6 +35,7 @@ fn faults(ops: &[Op]) -> Vec<Fault> {
 const NOTHING: Deed = Deed::Saw(None);
 const A: u64 = 1;
 const B: u64 = 2;
+const C: u64 = 3;
 
 fn saw(id: u64) -> Deed {
     Deed::Saw(Some(id))
@@ -179,6 +180,129 @@ fn a_value_that_goes_and_comes_back_is_flagged() {
         op(8, 9, saw(B)),
     ];
     assert!(faults(&crossed).contains(&Fault::Interrupted));
+}
+
+fn swap(from: u64, to: u64) -> Deed {
+    Deed::Swap { from, to }
+}
+
+#[test]
+fn right_swaps_pass() {
+    let histories: [&[Op]; 4] = [
+        &[
+            op(1, 2, Deed::Set(A)),
+            op(3, 6, swap(A, B)),
+            op(4, 5, saw(A)),
+            op(7, 8, saw(B)),
+        ],
+        // Of two at the same time, one is too late.
+        &[
+            op(1, 2, Deed::Set(A)),
+            op(3, 6, swap(A, B)),
+            op(3, 6, Deed::Missed(A)),
+        ],
+        // One that was cut off was done, or it was not, and then another is.
+        &[
+            op(1, 2, Deed::Set(A)),
+            cut_off(3, 4, swap(A, B)),
+            op(5, 6, swap(B, C)),
+            op(7, 8, saw(C)),
+        ],
+        &[
+            op(1, 2, Deed::Set(A)),
+            cut_off(3, 4, swap(A, B)),
+            op(5, 6, swap(A, C)),
+            op(7, 8, saw(C)),
+        ],
+    ];
+    for history in histories {
+        assert_eq!(faults(history), [], "{history:?}");
+    }
+}
+
+#[test]
+fn two_swaps_of_the_same_value_are_flagged() {
+    let both = [
+        op(1, 2, Deed::Set(A)),
+        op(3, 6, swap(A, B)),
+        op(3, 6, swap(A, C)),
+    ];
+    assert!(faults(&both).contains(&Fault::SwappedTwice));
+    // The first one was cut off, but somebody saw what it wrote.
+    let seen = [
+        both[0],
+        cut_off(3, 6, swap(A, B)),
+        both[2],
+        op(7, 8, saw(B)),
+    ];
+    assert!(faults(&seen).contains(&Fault::SwappedTwice));
+}
+
+#[test]
+fn a_swap_of_what_is_not_there_any_more_is_flagged() {
+    let replaced = [
+        op(1, 2, Deed::Set(A)),
+        op(3, 4, Deed::Set(B)),
+        op(5, 6, swap(A, C)),
+    ];
+    assert!(faults(&replaced).contains(&Fault::Stale));
+    // Whenever the swap took place, the other value was there in the middle of it.
+    let between = [
+        op(1, 2, Deed::Set(A)),
+        op(3, 9, swap(A, C)),
+        op(4, 8, Deed::Set(B)),
+        op(5, 5, saw(B)),
+        op(6, 6, saw(B)),
+        op(10, 11, saw(C)),
+    ];
+    assert_eq!(faults(&between), [Fault::Interrupted]);
+    let back = [
+        op(1, 2, Deed::Set(A)),
+        op(3, 9, swap(A, B)),
+        op(4, 5, saw(B)),
+        op(6, 7, saw(A)),
+    ];
+    assert_eq!(faults(&back), [Fault::Interrupted]);
+}
+
+#[test]
+fn a_swap_that_misses_what_is_there_is_flagged() {
+    let history = [
+        op(1, 2, Deed::Set(A)),
+        op(3, 4, Deed::Missed(A)),
+        op(5, 6, saw(A)),
+    ];
+    assert_eq!(faults(&history), [Fault::Refused]);
+}
+
+#[test]
+fn the_presence_of_nothing_is_flagged() {
+    let some = |start| op(start, start + 1, Deed::SawSome);
+    assert_eq!(
+        faults(&[some(1), op(3, 4, Deed::Set(A))]),
+        [Fault::Invented]
+    );
+    let deleted = [op(1, 2, Deed::Set(A)), op(3, 4, Deed::Delete), some(5)];
+    assert_eq!(faults(&deleted), [Fault::Invented]);
+    // What replaced something is not what was there before it.
+    let replaced = [
+        deleted[0],
+        deleted[1],
+        op(5, 6, Deed::Replace(B)),
+        op(7, 8, saw(B)),
+    ];
+    assert_eq!(faults(&replaced), [Fault::Invented]);
+    assert_eq!(faults(&replaced[2..]), [Fault::Invented]);
+    for good in [
+        [op(1, 2, Deed::Set(A)), op(3, 4, Deed::Replace(B))],
+        [op(1, 6, Deed::Set(A)), op(3, 4, Deed::Replace(B))],
+        [op(1, 2, Deed::Set(A)), some(3)],
+        [cut_off(1, 6, Deed::Set(A)), some(3)],
+    ] {
+        assert_eq!(faults(&good), []);
+    }
+    let perhaps = [deleted[0], cut_off(3, 4, Deed::Delete), some(5)];
+    assert_eq!(faults(&perhaps), []);
 }
 
 #[test]

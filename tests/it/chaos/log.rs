@@ -4,9 +4,7 @@
 //! Each client has a slot; the process that takes a dead one's place goes on where that one
 //! stopped.
 
-use super::history::{Deed, Hold, Op, Step};
 use crate::harness::fork::{count_panics, Shared};
-use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{fence, Ordering};
 
@@ -14,11 +12,12 @@ use std::sync::atomic::{fence, Ordering};
 pub(super) const SLOTS: usize = 8;
 /// Records of a slot in one round.
 const RECORDS: usize = 1 << 17;
-const RECORD_WORDS: usize = 6;
-/// Words before the slots: whether clients are to end, and how many found something that must not
-/// be.
+const RECORD_WORDS: usize = 7;
+/// Words before the slots: whether clients are to end, how many found something that must not be,
+/// and whether they are to open the change feed.
 const QUIT: usize = 0;
 const FAULTS: usize = 1;
+const FEED: usize = 2;
 const HEAD_WORDS: usize = 8;
 const SLOT_WORDS: usize = HEAD_WORDS + RECORDS * RECORD_WORDS;
 
@@ -29,43 +28,101 @@ const WHAT: usize = 2;
 const ARGUMENT: usize = 3;
 const RESULT: usize = 4;
 const REVISION: usize = 5;
+const MORE: usize = 6;
 
 /// Result of a read that met a torn value.
 pub(super) const TORN: u64 = u64::MAX;
 
 /// What a record tells of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verb {
     /// Argument: id of the value.
     Set,
+    /// As `Set`. Result: whether the key was there.
+    SetIfPresent,
+    /// As `Set`, in the place of the value whose id is in `more`. Result: whether that was there.
+    Swap,
+    /// Argument: id of the value. Result: id of the value that is there then.
+    GetOrInsert,
     /// Result: whether the key was there.
     Delete,
-    /// Result: id of the value, 0 for absent.
+    /// Result: id of the value, 0 for absent. Of a lease, `revision` is its expiry.
     Get,
+    /// Result: whether the key was there.
+    Exists,
     /// Argument: what was added, 0 for a look. Result: the sum.
-    Add,
+    Incr,
+    /// As `Incr`, by a compare-and-set loop.
+    Update,
     /// Result: whether the lock was got.
     Acquire,
     Release,
+    /// Argument: id of the record. Result: the length then.
+    Append,
+    /// Result: how many records were there, [`TORN`] if they were none. Revision: their digest.
+    ReadAll,
+    /// Argument: id of the value. More: its time to live.
+    SetFor,
+    /// Argument: id of the value.
+    SetKeepingExpiry,
+    /// More: the time to live. Result: whether the key was there.
+    Expire,
+    /// As `Expire`.
+    Touch,
+    /// Result: whether the key was there.
+    Persist,
+    /// Result: how many keys were met.
+    Scan,
+    /// Result: how many keys there are.
+    Len,
+    /// Result: how many changes were told.
+    Follow,
     /// Written for the dead: from before the kill until the process was gone.
     Died,
 }
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 22] = [
     Verb::Set,
+    Verb::SetIfPresent,
+    Verb::Swap,
+    Verb::GetOrInsert,
     Verb::Delete,
     Verb::Get,
-    Verb::Add,
+    Verb::Exists,
+    Verb::Incr,
+    Verb::Update,
     Verb::Acquire,
     Verb::Release,
+    Verb::Append,
+    Verb::ReadAll,
+    Verb::SetFor,
+    Verb::SetKeepingExpiry,
+    Verb::Expire,
+    Verb::Touch,
+    Verb::Persist,
+    Verb::Scan,
+    Verb::Len,
+    Verb::Follow,
     Verb::Died,
 ];
+
+/// All that a client does.
+pub(super) fn verbs() -> &'static [Verb] {
+    &VERBS[..VERBS.len() - 1]
+}
 
 /// The logs of all slots.
 pub(super) struct Logs(Shared);
 
 /// A record that was begun.
 pub(super) struct Begun(usize);
+
+/// What an operation brought.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) result: u64,
+    pub(super) revision: u64,
+}
 
 impl Logs {
     pub(super) fn create() -> Self {
@@ -96,6 +153,15 @@ impl Logs {
         self.0.get(QUIT) != 0
     }
 
+    /// From now on clients follow the change feed now and then, which turns it on.
+    pub(super) fn use_feed(&self) {
+        self.0.set(FEED, 1);
+    }
+
+    pub(super) fn uses_feed(&self) -> bool {
+        self.0.get(FEED) != 0
+    }
+
     pub(super) fn count_fault(&self) {
         self.0.word(FAULTS).fetch_add(1, Ordering::Relaxed);
     }
@@ -119,12 +185,25 @@ impl Logs {
     }
 
     pub(super) fn begin(&self, slot: usize, verb: Verb, key: u64, argument: u64) -> Begun {
+        self.begin_with(slot, verb, key, argument, 0)
+    }
+
+    /// With a second argument.
+    pub(super) fn begin_with(
+        &self,
+        slot: usize,
+        verb: Verb,
+        key: u64,
+        argument: u64,
+        more: u64,
+    ) -> Begun {
         let index = self.len(slot);
         assert!(index < RECORDS);
         let base = slot_base(slot) + HEAD_WORDS + index * RECORD_WORDS;
         self.0.set(base + END, 0);
         self.0.set(base + WHAT, key << 8 | verb as u64);
         self.0.set(base + ARGUMENT, argument);
+        self.0.set(base + MORE, more);
         self.0.set(base + START, now());
         self.0.set(slot_base(slot), index as u64 + 1);
         // The operation's loads must not be done before the time was read.
@@ -142,6 +221,13 @@ impl Logs {
         self.0.set(begun.0 + END, end);
     }
 
+    /// Notes an operation that is over, which took place from `start` to `end`.
+    pub(super) fn add(&self, slot: usize, verb: Verb, key: u64, times: (u64, u64), seen: Seen) {
+        let begun = self.begin(slot, verb, key, 0);
+        self.0.set(begun.0 + START, times.0);
+        self.end_at(&begun, times.1, seen.result, seen.revision);
+    }
+
     /// Notes that the process of a slot is gone, and when it was still alive.
     pub(super) fn log_death(&self, slot: usize, alive: u64) {
         let record = self.begin(slot, Verb::Died, 0, 0);
@@ -149,7 +235,7 @@ impl Logs {
         self.end(&record, 0, 0);
     }
 
-    fn records(&self, slot: usize) -> impl Iterator<Item = Record> + '_ {
+    pub(super) fn records(&self, slot: usize) -> impl Iterator<Item = Record> + '_ {
         (0..self.len(slot)).map(move |index| {
             let base = slot_base(slot) + HEAD_WORDS + index * RECORD_WORDS;
             let word = |word: usize| self.0.get(base + word);
@@ -162,136 +248,22 @@ impl Logs {
                 argument: word(ARGUMENT),
                 result: word(RESULT),
                 revision: word(REVISION),
+                more: word(MORE),
             }
         })
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Record {
-    start: u64,
-    end: u64,
-    verb: Verb,
-    key: u64,
-    argument: u64,
-    result: u64,
-    revision: u64,
-}
-
-/// All that was logged, by key.
-#[derive(Default)]
-pub(super) struct Histories {
-    pub(super) registers: HashMap<u64, Vec<Op>>,
-    pub(super) numbers: HashMap<u64, Vec<Step>>,
-    pub(super) locks: HashMap<u64, Vec<Hold>>,
-    pub(super) operations: u64,
-    pub(super) cut_off: u64,
-    /// Duration of the longest operation in nanoseconds.
-    pub(super) longest: u64,
-    /// Releases of a lock that somebody had taken away from its living holder.
-    pub(super) robbed: u64,
-}
-
-impl Histories {
-    /// Of a round whose clients have all ended.
-    pub(super) fn read(logs: &Logs) -> Self {
-        let mut all = Self::default();
-        for slot in 0..SLOTS {
-            let records: Vec<Record> = logs.records(slot).collect();
-            let mut held = HashMap::new();
-            let deaths = deaths_after(&records);
-            for (record, death) in records.iter().zip(deaths) {
-                if record.verb == Verb::Died {
-                    for (key, from) in held.drain() {
-                        all.add_hold(key, from, record.start, true);
-                    }
-                    continue;
-                }
-                // Only a death cuts an operation off.
-                let end = if record.end == 0 { death } else { record.end };
-                all.add(record, end, &mut held);
-            }
-        }
-        all
-    }
-
-    fn add(&mut self, record: &Record, end: u64, held: &mut HashMap<u64, u64>) {
-        let returned = record.end != 0;
-        self.operations += 1;
-        self.cut_off += u64::from(!returned);
-        if returned {
-            self.longest = self.longest.max(end - record.start);
-        }
-        let deed = match record.verb {
-            Verb::Set => Deed::Set(record.argument),
-            // A delete that found nothing to delete is a read.
-            Verb::Delete if returned && record.result == 0 => Deed::Saw(None),
-            Verb::Delete => Deed::Delete,
-            Verb::Get if !returned => return,
-            Verb::Get => match record.result {
-                TORN => Deed::SawTorn,
-                0 => Deed::Saw(None),
-                id => Deed::Saw(Some(id)),
-            },
-            Verb::Add => {
-                let step = Step {
-                    start: record.start,
-                    end,
-                    by: record.argument.cast_signed(),
-                    sum: returned.then_some(record.result.cast_signed()),
-                };
-                self.numbers.entry(record.key).or_default().push(step);
-                return;
-            }
-            Verb::Acquire => {
-                if returned && record.result != 0 {
-                    held.insert(record.key, end);
-                }
-                return;
-            }
-            Verb::Release => {
-                self.robbed += u64::from(returned && record.result == 0);
-                if let Some(from) = held.remove(&record.key) {
-                    self.add_hold(record.key, from, record.start, false);
-                }
-                return;
-            }
-            Verb::Died => return,
-        };
-        self.registers.entry(record.key).or_default().push(Op {
-            start: record.start,
-            end,
-            returned,
-            deed,
-            revision: if returned { record.revision } else { 0 },
-        });
-    }
-
-    fn add_hold(&mut self, key: u64, from: u64, until: u64, killed: bool) {
-        let hold = Hold {
-            from,
-            until,
-            killed,
-        };
-        self.locks.entry(key).or_default().push(hold);
-    }
-}
-
-/// For each record, when the process that made it was dead.
-fn deaths_after(records: &[Record]) -> Vec<u64> {
-    let mut death = u64::MAX;
-    let mut deaths: Vec<u64> = records
-        .iter()
-        .rev()
-        .map(|record| {
-            if record.verb == Verb::Died {
-                death = record.end;
-            }
-            death
-        })
-        .collect();
-    deaths.reverse();
-    deaths
+pub(super) struct Record {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) verb: Verb,
+    pub(super) key: u64,
+    pub(super) argument: u64,
+    pub(super) result: u64,
+    pub(super) revision: u64,
+    pub(super) more: u64,
 }
 
 fn slot_base(slot: usize) -> usize {
@@ -306,8 +278,8 @@ pub(super) fn finished() -> u64 {
     now()
 }
 
-/// Nanoseconds on a clock that all processes share.
+/// Nanoseconds on the clock that the region holds expiries against.
 pub(super) fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }

@@ -1,7 +1,7 @@
 //! The process that forks the clients of the chaos run, kills, stops and continues them. It has no
 //! region open and no second thread at work, so a fork copies nothing but itself.
 
-use super::client::Client;
+use super::client::{Client, Task};
 use super::log::{now, Logs, SLOTS};
 use super::random::{derive, Random};
 use crate::harness::fork::Forked;
@@ -9,20 +9,27 @@ use crate::harness::{listen, report, PATIENCE};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
+/// How long clients go on after the last kill: what the dead left is taken over by those who follow.
+const CALM: Duration = Duration::from_millis(50);
+
 /// Plays rounds: the parent tells `seed milliseconds`, and hears how many were killed and stopped.
-pub(crate) fn play(region: &str, logs: &str) {
+pub(crate) fn play(region: &str, logs: &str, evicts: &str) {
+    let evicts = evicts.parse().unwrap();
+    let task = Task { region, evicts };
     let logs = Logs::open(logs);
     while let Some(line) = listen() {
         let (seed, ms) = line.split_once(' ').unwrap();
-        let mut round = Round::new(region, logs, seed.parse().unwrap());
+        let mut round = Round::new(&task, logs, seed.parse().unwrap());
         round.rage(Duration::from_millis(ms.parse().unwrap()));
+        round.resume(true);
+        std::thread::sleep(CALM);
         round.end();
         report(&format!("{} {}", round.kills, round.stops));
     }
 }
 
 struct Round<'r> {
-    region: &'r str,
+    task: &'r Task<'r>,
     logs: &'r Logs,
     seed: u64,
     random: Random,
@@ -34,10 +41,10 @@ struct Round<'r> {
 }
 
 impl<'r> Round<'r> {
-    fn new(region: &'r str, logs: &'r Logs, seed: u64) -> Self {
+    fn new(task: &'r Task<'r>, logs: &'r Logs, seed: u64) -> Self {
         logs.reset();
         let mut round = Self {
-            region,
+            task,
             logs,
             seed,
             random: Random::new(seed),
@@ -56,7 +63,7 @@ impl<'r> Round<'r> {
     fn fork(&self, slot: usize) -> Forked {
         let seed = derive(self.seed, self.kills << 8 | slot as u64);
         Forked::new(|| {
-            Client::attach(self.logs, slot, self.region, seed).run();
+            Client::attach(self.logs, slot, self.task, seed).run();
             true
         })
     }
@@ -66,13 +73,13 @@ impl<'r> Round<'r> {
         while started.elapsed() < time {
             self.resume(false);
             match self.random.below(100) {
-                0..=59 => self.kill_some(),
+                0..=49 => self.kill_some(),
                 // All that work on the region die at the same moment.
-                60..=61 => self.kill(&Vec::from_iter(0..SLOTS)),
-                62..=89 => self.stop_one(),
+                50..=51 => self.kill(&Vec::from_iter(0..SLOTS)),
+                52..=97 => self.stop_one(),
                 _ => {}
             }
-            std::thread::sleep(Duration::from_micros(self.random.below(2500)));
+            std::thread::sleep(Duration::from_micros(self.random.below(1500)));
         }
     }
 
@@ -112,7 +119,7 @@ impl<'r> Round<'r> {
         let slot = self.pick();
         if self.stopped[slot].is_none() {
             self.clients[slot].signal(Signal::STOP);
-            let pause = Duration::from_micros(500 + self.random.below(25_000));
+            let pause = Duration::from_micros(300 + self.random.below(12_000));
             self.stopped[slot] = Some(Instant::now() + pause);
             self.stops += 1;
         }
