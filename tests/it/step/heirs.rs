@@ -17,9 +17,10 @@ const ESTATES: usize = if cfg!(debug_assertions) { 1 } else { 3 };
 const KEPT_MAX: usize = 32;
 
 macro_rules! repairs_after {
-    ($($test:ident: $operation:ident),* $(,)?) => {
+    ($($(#[$attribute:meta])* $test:ident: $operation:ident),* $(,)?) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $test() {
                 prove_repairs_after(stringify!($operation));
             }
@@ -33,6 +34,7 @@ repairs_after!(
     repair_of_a_small_split: insert_that_splits_a_bucket,
     repair_of_a_split: insert_that_splits_an_overflowing_bucket,
     repair_of_an_overflow: insert_that_overflows_a_bucket,
+    #[ignore = "millions of instructions: a minute or two"]
     repair_of_an_index_page_claim: insert_that_splits_into_another_index_page,
     repair_of_a_replace: replace_in_the_same_class,
     repair_of_a_replace_in_another_class: replace_in_another_class,
@@ -43,6 +45,7 @@ repairs_after!(
     repair_of_a_large_delete: delete_a_large_value,
     repair_of_a_compaction: delete_that_shortens_a_chain,
     repair_of_a_merge: delete_that_merges_buckets,
+    #[ignore = "millions of instructions: a minute or two"]
     repair_of_an_index_page_return: delete_that_merges_an_index_page_away,
     repair_of_a_forgetting: delete_that_forgets_buckets,
     repair_of_a_memory_return: delete_that_gives_memory_back,
