@@ -37,7 +37,8 @@ impl Region {
 
     /// Changes a value by a function of the old one, and returns what it made. `None` in means that
     /// the key is not there, `None` out that it is to be deleted. An expiry and the session that an
-    /// ephemeral key goes with stay as they were; a counter becomes a plain value. The function runs once for each attempt.
+    /// ephemeral key goes with stay as they were; a counter becomes a plain value. The function runs
+    /// once for each attempt.
     pub fn update(
         &self,
         key: &[u8],
