@@ -133,8 +133,7 @@ impl<'l> Client<'l> {
 
     fn set(&mut self, key: u64) {
         let name = name(key);
-        let id = self.logs.next_id(self.slot);
-        value::make(key, id, &mut self.value);
+        let id = self.make_value(key);
         let begun = self.logs.begin(self.slot, Verb::Set, key, id);
         let revision = self.region.set(&name, &self.value).unwrap();
         self.logs.end(&begun, 1, revision);
@@ -142,8 +141,7 @@ impl<'l> Client<'l> {
 
     fn set_if_present(&mut self, key: u64) {
         let name = name(key);
-        let id = self.logs.next_id(self.slot);
-        value::make(key, id, &mut self.value);
+        let id = self.make_value(key);
         let begun = self.logs.begin(self.slot, Verb::SetIfPresent, key, id);
         let options = SetOptions::new().if_present();
         let revision = self.region.set_with(&name, &self.value, options).unwrap();
@@ -163,8 +161,7 @@ impl<'l> Client<'l> {
         if from == 0 || from == TORN {
             return;
         }
-        let id = self.logs.next_id(self.slot);
-        value::make(key, id, &mut self.value);
+        let id = self.make_value(key);
         let options = SetOptions::new().if_revision(expected);
         let begun = self.logs.begin_with(self.slot, Verb::Swap, key, id, from);
         let revision = self.region.set_with(&name, &self.value, options).unwrap();
@@ -236,6 +233,13 @@ impl<'l> Client<'l> {
         let begun = self.logs.begin(self.slot, Verb::Exists, key, 0);
         let is_there = self.region.exists(&name).unwrap();
         self.logs.end(&begun, u64::from(is_there), 0);
+    }
+
+    /// Makes the value that the next record is about, and returns its id.
+    fn make_value(&mut self, key: u64) -> u64 {
+        let id = self.logs.next_id(self.slot);
+        value::make(key, id, &mut self.value);
+        id
     }
 
     fn pick(&mut self, keys: &std::ops::Range<u64>) -> u64 {

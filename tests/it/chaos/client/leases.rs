@@ -3,7 +3,6 @@
 use super::super::keys::{name, LEASES};
 use super::super::lease::Expiry;
 use super::super::log::{finished, Verb};
-use super::super::value;
 use super::{seen, Client};
 use ganger_region::{Entry, SetOptions};
 
@@ -36,8 +35,7 @@ impl Client<'_> {
                 return self.logs.end(&begun, u64::from(done.unwrap()), 0);
             }
         };
-        let id = self.logs.next_id(self.slot);
-        value::make(key, id, &mut self.value);
+        let id = self.make_value(key);
         let begun = self.logs.begin_with(self.slot, verb, key, id, ttl);
         let revision = self.region.set_with(&name, &self.value, options).unwrap();
         self.logs.end(&begun, 1, revision.unwrap());

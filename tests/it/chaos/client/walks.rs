@@ -2,7 +2,6 @@
 
 use super::super::keys::{key_of, name, HOT, REGISTERS, STABLE};
 use super::super::log::{finished, now, Seen, Verb};
-use super::super::value;
 use super::super::walk::judge_walk;
 use super::{seen, Client};
 use ganger_region::{Cursor, FeedItem};
@@ -98,8 +97,7 @@ impl Client<'_> {
         let mut feed = self.region.feed().unwrap();
         let key = self.random.below(REGISTERS);
         let name = name(key);
-        let id = self.logs.next_id(self.slot);
-        value::make(key, id, &mut self.value);
+        let id = self.make_value(key);
         let begun = self.logs.begin(self.slot, Verb::Set, key, id);
         let own = self.region.set(&name, &self.value).unwrap();
         self.logs.end(&begun, 1, own);
